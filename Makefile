@@ -1,0 +1,78 @@
+# usr-policy: build, install, check. `make try` shows it at work, `make check` runs every test.
+
+PREFIX ?= /usr
+DESTDIR ?=
+CARGO ?= cargo
+INSTALL ?= install
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET_DIR)/$(shell rustc --print host-tuple)/release
+# The tree that the tests boot, and the only thing of ours that they boot.
+STAGE := $(TARGET_DIR)/stage
+
+# RUSTFLAGS in the environment replaces what .cargo/config.toml says, and the boot program would be dynamic.
+ifdef RUSTFLAGS
+export RUSTFLAGS += -C target-feature=+crt-static
+endif
+
+libexecdir = $(DESTDIR)$(PREFIX)/lib/usr-policy
+unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
+generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
+dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
+initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
+
+.PHONY: all build install stage check check-quick boot boots try fmt requirements requirements-boot clean
+
+all: build
+
+build:
+	$(CARGO) build --release --locked
+
+# Refuses a boot program that needs a loader: an initramfs may hold none.
+install: build
+	@if readelf -lW $(RELEASE)/usr-policy-generator | grep -q INTERP; then \
+		echo "$(RELEASE)/usr-policy-generator: not a static program; build with RUSTFLAGS unset, or with -C target-feature=+crt-static in it" >&2; exit 1; fi
+	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(libexecdir)/usr-policy-generator
+	$(INSTALL) -Dm755 $(RELEASE)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
+	$(INSTALL) -d $(generatordir)
+	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
+	$(INSTALL) -Dm644 -t $(unitdir) units/*.service
+	$(INSTALL) -Dm755 dracut/90usr-policy/module-setup.sh $(dracutdir)/90usr-policy/module-setup.sh
+	$(INSTALL) -Dm644 mkinitcpio/install/usr-policy $(initcpiodir)/install/usr-policy
+	$(INSTALL) -Dm644 mkinitcpio/hooks/usr-policy $(initcpiodir)/hooks/usr-policy
+
+# A fresh tree each time: nothing of an older build may stay in what the tests boot.
+stage: build
+	rm -rf $(STAGE)
+	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
+
+# What the tests need and a new machine may lack, by package name; nothing that is already there is fetched.
+requirements:
+	tests/requirements quick
+
+requirements-boot:
+	tests/requirements boot
+
+fmt:
+	$(CARGO) fmt --all
+
+# Everything that needs no boot.
+check-quick: requirements stage
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers
+
+# Every boot, one after the other.
+boots: requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test boot
+
+# One boot: make boot CASE=name
+boot: requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test boot -- --exact '$(CASE)'
+
+check: check-quick boots
+
+clean:
+	$(CARGO) clean

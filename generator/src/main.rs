@@ -1,0 +1,2 @@
+//! usr-policy-generator
+fn main() {}

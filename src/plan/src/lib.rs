@@ -1,0 +1,24 @@
+//! What usr-policy decides: facts go in; a plan, unit text and verdicts come out.
+//!
+//! Nothing here reads, writes, logs or asks the system. The package is `no_std` so that the compiler sees to it.
+//!
+//! ```text
+//! command line, configuration, fstab  ->  Policy  ->  Plan  ->  UnitTree      (the generator, `usr-policy plan`)
+//!                                                          ->  what to mount (the initramfs stages)
+//!                                                          ->  Report        (`usr-policy verify`)
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod cmdline;
+pub mod config;
+pub mod fstab;
+pub mod mount_point;
+pub mod mountinfo;
+pub mod octal;
+pub mod text;
+pub mod unit_name;
