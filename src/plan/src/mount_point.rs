@@ -26,7 +26,27 @@ impl MountPoint {
     /// # Errors
     /// [`NotAMountPoint`], whose `Display` says what to write instead.
     pub fn new(path: &[u8]) -> Result<Self, NotAMountPoint> {
-        todo!("{path:?}")
+        if path.first() != Some(&b'/') {
+            return Err(NotAMountPoint::NotAbsolute);
+        }
+        if path.contains(&0) || path.contains(&b'\n') {
+            return Err(NotAMountPoint::ControlByte);
+        }
+        let mut normalised = Vec::with_capacity(path.len());
+        for component in path.split(|&byte| byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." => return Err(NotAMountPoint::DotDot),
+                name => {
+                    normalised.push(b'/');
+                    normalised.extend_from_slice(name);
+                }
+            }
+        }
+        if normalised.is_empty() {
+            normalised.push(b'/');
+        }
+        Ok(MountPoint(normalised))
     }
 
     /// The path's bytes; `/` for the root.
@@ -38,7 +58,17 @@ impl MountPoint {
     /// Whether `self` lies strictly below `ancestor`. Compares components: `/variety` is not below `/var`.
     #[must_use]
     pub fn is_below(&self, ancestor: &MountPoint) -> bool {
-        todo!("{ancestor:?}")
+        *self != *ancestor && self.is_at_or_below(ancestor)
+    }
+
+    /// Whether `self` is `ancestor` or lies below it.
+    #[must_use]
+    pub fn is_at_or_below(&self, ancestor: &MountPoint) -> bool {
+        match self.0.strip_prefix(ancestor.0.as_slice()) {
+            // The root is the one path that ends in the slash itself.
+            Some(rest) => matches!(rest.first(), None | Some(b'/')) || ancestor.0 == b"/",
+            None => false,
+        }
     }
 }
 
@@ -59,7 +89,9 @@ impl fmt::Display for NotAMountPoint {
         f.write_str(match self {
             NotAMountPoint::NotAbsolute => "is not absolute; start it with /",
             NotAMountPoint::DotDot => "contains ..; write the path that it leads to",
-            NotAMountPoint::ControlByte => "contains a newline or a NUL byte; use a path without it",
+            NotAMountPoint::ControlByte => {
+                "contains a newline or a NUL byte; use a path without it"
+            }
         })
     }
 }

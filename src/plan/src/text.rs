@@ -2,6 +2,13 @@
 
 use core::fmt;
 
+/// The lines of a text with their numbers, from 1, without their newlines.
+pub(crate) fn numbered_lines(text: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    (1..=u32::MAX)
+        .chain(core::iter::repeat(u32::MAX))
+        .zip(text.split(|&byte| byte == b'\n'))
+}
+
 /// Bytes as a person can read them: valid UTF-8 as it is, control characters and other bytes as `\xNN`.
 ///
 /// Nothing that is shown through it can start a new line in a log.
