@@ -37,7 +37,7 @@ install: build
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
 	$(INSTALL) -Dm644 -t $(unitdir) units/*.service
-	$(INSTALL) -Dm755 dracut/90usr-policy/module-setup.sh $(dracutdir)/90usr-policy/module-setup.sh
+	$(INSTALL) -Dm755 -t $(dracutdir)/90usr-policy dracut/90usr-policy/*.sh
 	$(INSTALL) -Dm644 mkinitcpio/install/usr-policy $(initcpiodir)/install/usr-policy
 	$(INSTALL) -Dm644 mkinitcpio/hooks/usr-policy $(initcpiodir)/hooks/usr-policy
 
@@ -62,7 +62,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs
 
 # Every boot, one after the other.
 boots: requirements-boot stage
