@@ -1,2 +1,95 @@
-//! usr-policy-generator
-fn main() {}
+//! `usr-policy-generator`: the boot program of usr-policy. Units and hooks call it; people call `usr-policy`.
+//!
+//! ```text
+//! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
+//! apply --root DIR --stage early|late|host   make DIR/usr read-only
+//! sync                                       close whatever the policy wants closed
+//! ```
+//!
+//! It starts no program, asks nobody, and lets the boot go on whatever it finds.
+
+mod apply;
+mod generator;
+mod sync;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use usr_policy_plan::plan::Stage;
+use usr_policy_system::kmsg;
+use usr_policy_system::unit_dir::UnitDirs;
+
+/// The name in every record of the log, for `journalctl -t`.
+const IDENTIFIER: &str = "usr-policy-generator";
+
+/// What the command line asks for.
+enum Role {
+    Generator(UnitDirs),
+    Apply { root: PathBuf, stage: Stage },
+    Sync,
+}
+
+fn main() -> ExitCode {
+    kmsg::init(IDENTIFIER);
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = match role(&arguments) {
+        Some(Role::Generator(directories)) => generator::run(&directories),
+        Some(Role::Apply { root, stage }) => apply::run(root, stage),
+        Some(Role::Sync) => sync::run(),
+        None => {
+            log::error!(
+                "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, or sync"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whatever failed was logged where it happened.
+        Err(Failed) => ExitCode::FAILURE,
+    }
+}
+
+/// Something that was promised could not be done; the log says what.
+struct Failed;
+
+fn role(arguments: &[OsString]) -> Option<Role> {
+    let words: Vec<&[u8]> = arguments
+        .iter()
+        .map(|argument| argument.as_bytes())
+        .collect();
+    match words.as_slice() {
+        [b"sync"] => Some(Role::Sync),
+        [b"apply", b"--root", _, b"--stage", stage] => {
+            let root = PathBuf::from(&arguments[2]);
+            let stage = match *stage {
+                b"early" => Stage::Early,
+                b"late" => Stage::Late,
+                b"host" => Stage::Host,
+                _ => return None,
+            };
+            root.is_absolute().then_some(Role::Apply { root, stage })
+        }
+        _ => {
+            let directories: Vec<PathBuf> = arguments.iter().map(PathBuf::from).collect();
+            if !directories.iter().all(|directory| directory.is_absolute()) {
+                return None;
+            }
+            match directories.as_slice() {
+                [all] => Some(Role::Generator(UnitDirs {
+                    normal: all.clone(),
+                    early: all.clone(),
+                    late: all.clone(),
+                })),
+                [normal, early, late] => Some(Role::Generator(UnitDirs {
+                    normal: normal.clone(),
+                    early: early.clone(),
+                    late: late.clone(),
+                })),
+                _ => None,
+            }
+        }
+    }
+}

@@ -1,1 +1,13 @@
-//! What touches the machine.
+//! What touches the machine, for the boot program and for `usr-policy`: reading facts, writing units, mounting, logging.
+//!
+//! Nothing here decides what should be; that is `usr-policy-plan`'s.
+
+pub mod events;
+pub mod facts;
+pub mod failure;
+pub mod kmsg;
+pub mod mount;
+mod mount_setattr;
+pub mod root;
+pub mod seen;
+pub mod unit_dir;

@@ -1,0 +1,122 @@
+//! The apply role: makes `/usr` of a root read-only, in the initramfs or in the real root.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use log::{debug, error, info, warn};
+use usr_policy_plan::cmdline::Cmdline;
+use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_system::events;
+use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::failure::Failure;
+use usr_policy_system::mount::{How, read_only_bind, set_read_only};
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::look;
+
+use crate::Failed;
+
+pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
+    let plan = match Planned::read(root) {
+        Ok(plan) => plan,
+        Err(failure) => {
+            error!("{failure}");
+            return Err(Failed);
+        }
+    };
+    plan.close_usr(stage)
+}
+
+/// A root, and what is to be done with it.
+pub(crate) struct Planned {
+    pub(crate) root: Root,
+    pub(crate) plan: Plan,
+    cmdline: Cmdline,
+}
+
+impl Planned {
+    /// Reads command line, configuration and fstab. What cannot be read is the generator's to report.
+    pub(crate) fn read(root: PathBuf) -> Result<Self, Failure> {
+        let cmdline = running_cmdline(&Root::open("/")?)?;
+        let root = Root::open(root)?;
+        let (facts, _) = gather(&root, &cmdline);
+        Ok(Planned {
+            plan: Plan::new(&facts),
+            cmdline: facts.cmdline,
+            root,
+        })
+    }
+
+    /// Makes `/usr` read-only, if it is to be and is not.
+    pub(crate) fn close_usr(&self, stage: Stage) -> Result<(), Failed> {
+        if !self.plan.is_strict() {
+            return Ok(());
+        }
+        let path = self.root.join("/usr");
+        let result = look(&self.root).and_then(|(seen, directory)| {
+            let step = self.plan.step(stage, &self.cmdline, &seen);
+            take(step, directory).map_err(|error| {
+                Failure::new(&path, "cannot make read-only", error)
+                    .with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
+            })
+        });
+        match result {
+            Ok(Taken::Nothing(Step::Refuse(why))) => {
+                error!("{}: {why}", path.display());
+                Err(Failed)
+            }
+            Ok(Taken::Nothing(Step::Leave(why @ Why::OverlayRoot))) => {
+                warn!("{}: {why}", path.display());
+                Ok(())
+            }
+            Ok(Taken::Nothing(step)) => {
+                if let Step::Leave(why) = step {
+                    debug!("{}: {why}", path.display());
+                }
+                Ok(())
+            }
+            Ok(Taken::Made(how)) => {
+                said(&path.display().to_string(), how);
+                record(&stage.to_string(), "/usr", "read-only");
+                Ok(())
+            }
+            Err(failure) => {
+                error!("{failure}");
+                record(&stage.to_string(), "/usr", "failed");
+                Err(Failed)
+            }
+        }
+    }
+}
+
+enum Taken {
+    Nothing(Step),
+    Made(How),
+}
+
+fn take(step: Step, directory: Option<OwnedFd>) -> std::io::Result<Taken> {
+    let Some(directory) = directory else {
+        return Ok(Taken::Nothing(step));
+    };
+    match step {
+        Step::Leave(_) | Step::Refuse(_) => Ok(Taken::Nothing(step)),
+        Step::SetReadOnly => set_read_only(&directory).map(Taken::Made),
+        Step::Bind { recursive } => read_only_bind(&directory, recursive).map(Taken::Made),
+    }
+}
+
+/// One line for each mount.
+pub(crate) fn said(path: &str, how: How) {
+    match how {
+        How::Atomically => info!("{path}: made read-only"),
+        How::InTwoSteps => warn!(
+            "{path}: made read-only in two steps; this kernel is older than 5.12 and cannot do it in one"
+        ),
+    }
+}
+
+/// The record only explains; a line that cannot be added breaks nothing.
+pub(crate) fn record(stage: &str, path: &str, result: &str) {
+    if let Err(failure) = events::record(stage, path, result) {
+        warn!("{failure}");
+    }
+}

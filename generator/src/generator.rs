@@ -1,0 +1,77 @@
+//! The generator role: units for the real root, a pure function of command line, configuration and fstab.
+//!
+//! It never asks what is mounted: `/var` may still be missing, from systemd 253 on everything looks read-only from here,
+//! and the output is made again at every daemon-reload.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use log::{error, info, warn};
+use usr_policy_plan::plan::{Plan, Reason};
+use usr_policy_plan::unit::unit_tree;
+use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::failure::Failure;
+use usr_policy_system::root::Root;
+use usr_policy_system::unit_dir::UnitDirs;
+
+use crate::Failed;
+
+pub(crate) fn run(directories: &UnitDirs) -> Result<(), Failed> {
+    // In the initramfs the static units act; a container's mounts are its manager's.
+    if in_initrd() || in_container() {
+        return Ok(());
+    }
+    match write_units(directories) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Failed),
+        Err(failure) => {
+            error!("{failure}");
+            Err(Failed)
+        }
+    }
+}
+
+/// Writes every unit that can be written; returns how many things went wrong.
+fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
+    let root = Root::open("/")?;
+    let (facts, mut failures) = gather(&root, &running_cmdline(&root)?);
+    let plan = Plan::new(&facts);
+    for problem in &plan.problems {
+        error!("{problem}");
+    }
+    let mut wrong = plan.problems.len();
+    if plan.is_strict() {
+        for left_out in &plan.left_out {
+            match left_out.reason {
+                Reason::LockOff => info!("{left_out}"),
+                _ => warn!("{left_out}"),
+            }
+        }
+        let (tree, too_long) = unit_tree(&plan, directories.normal.as_os_str().as_bytes());
+        for name in &too_long {
+            error!("{name}");
+        }
+        wrong += too_long.len();
+        failures.extend(directories.write(&tree));
+    }
+    for failure in &failures {
+        error!("{failure}");
+    }
+    Ok(wrong + failures.len())
+}
+
+/// Source: systemd src/basic/initrd-util.c (`in_initrd`).
+fn in_initrd() -> bool {
+    match std::env::var_os("SYSTEMD_IN_INITRD") {
+        Some(value) => !matches!(value.as_bytes(), b"0" | b"no" | b"false" | b"off"),
+        None => Path::new("/etc/initrd-release").exists(),
+    }
+}
+
+/// PID 1 tells its generators since v251; before that there is the file of the container interface.
+fn in_container() -> bool {
+    match std::env::var_os("SYSTEMD_VIRTUALIZATION") {
+        Some(value) => value.as_bytes().starts_with(b"container:"),
+        None => Path::new("/run/systemd/container").exists(),
+    }
+}

@@ -1,0 +1,68 @@
+//! The sync role: closes what the policy wants closed, the package database first, then `/usr`.
+//!
+//! It may be called at any time and any number of times; what is closed already stays as it is.
+
+use std::path::PathBuf;
+
+use log::{debug, error};
+use usr_policy_plan::plan::{PlannedMount, Stage};
+use usr_policy_plan::policy::Role;
+use usr_policy_system::failure::Failure;
+use usr_policy_system::mount::{How, read_only_bind, set_read_only};
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::is_read_only_mount;
+
+use crate::Failed;
+use crate::apply::{Planned, record, said};
+
+pub(crate) fn run() -> Result<(), Failed> {
+    let planned = Planned::read(PathBuf::from("/")).map_err(|failure| {
+        error!("{failure}");
+        Failed
+    })?;
+    if !planned.plan.is_strict() {
+        return Ok(());
+    }
+    let database = planned
+        .plan
+        .mount_of(Role::Database)
+        .map_or(Ok(()), |mount| lock(&planned.root, mount));
+    // Both are tried: one that fails is no reason to leave the other open.
+    let usr = planned.close_usr(Stage::Host);
+    database.and(usr)
+}
+
+fn lock(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
+    let path = mount.rule.mount_point.to_string();
+    match lock_directory(root, &path) {
+        Ok(Some(how)) => {
+            said(&path, how);
+            record("sync", &path, "read-only");
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(failure) => {
+            error!("{failure}");
+            record("sync", &path, "failed");
+            Err(Failed)
+        }
+    }
+}
+
+/// Locks a database that is there; `None` where it is locked already, or belongs to no package manager of this system.
+fn lock_directory(root: &Root, path: &str) -> Result<Option<How>, Failure> {
+    let Some(directory) = root.directory(path)? else {
+        debug!("{path}: there is no such directory");
+        return Ok(None);
+    };
+    let made = match is_read_only_mount(&directory)? {
+        Some(true) => return Ok(None),
+        Some(false) => set_read_only(&directory),
+        None => read_only_bind(&directory, false),
+    };
+    made.map(Some).map_err(|error| {
+        Failure::new(path, "cannot lock", error).with_remedy(
+            "let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync",
+        )
+    })
+}

@@ -1,0 +1,19 @@
+//! What usr-policy knows of a package manager: a row, so that a second one is a second row.
+
+/// Where a package manager keeps what must not change without `/usr`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackageManager {
+    /// Its name, for messages.
+    pub name: &'static str,
+    /// The database of what is installed.
+    pub database: &'static str,
+    /// The cache of downloaded packages; losing it loses nothing.
+    pub cache: &'static str,
+}
+
+/// pacman(8), the package manager of Arch Linux, with the paths that it has where pacman.conf says nothing.
+pub const PACMAN: PackageManager = PackageManager {
+    name: "pacman",
+    database: "/var/lib/pacman",
+    cache: "/var/cache/pacman",
+};

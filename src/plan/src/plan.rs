@@ -1,0 +1,410 @@
+//! [`Plan`]: what will be mounted, by whom, and what is left out and why.
+//!
+//! The generator writes units from it, the initramfs stages take their step from it, and `usr-policy verify` reads it
+//! backwards; what was asked for and what is checked cannot drift apart.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::cmdline::Cmdline;
+use crate::config::ConfigFile;
+use crate::fstab::{self, Fstab};
+use crate::mount_point::MountPoint;
+use crate::mountinfo::MountInfo;
+use crate::policy::{Lock, Mode, Origin, Policy, Problem, Role, Rule, Treatment};
+
+/// What the plan is made from. Everything else is decided by units' conditions at the moment when they start.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The kernel command line.
+    pub cmdline: Cmdline,
+    /// The configuration files, in the order in which they apply.
+    pub configuration: Vec<ConfigFile>,
+    /// The text of fstab(5); `None` where there is no such file.
+    pub fstab: Option<Vec<u8>>,
+}
+
+/// Who makes the mount at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A unit of ours.
+    UsrPolicy,
+    /// systemd-fstab-generator(8), from this line of fstab.
+    Fstab {
+        /// Line number, from 1.
+        line: u32,
+    },
+    /// systemd-fstab-generator(8), from `mount.usr=` or `systemd.mount-extra=` on the kernel command line.
+    CommandLine,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::UsrPolicy => f.write_str("usr-policy"),
+            Owner::Fstab { line } => write!(f, "{FSTAB}:{line}"),
+            Owner::CommandLine => f.write_str(crate::policy::CMDLINE_FILE),
+        }
+    }
+}
+
+/// The file that fstab(5) describes, for messages.
+pub const FSTAB: &str = "/etc/fstab";
+
+/// A rule that strict enforces, and who mounts what it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMount {
+    /// The rule.
+    pub rule: Rule,
+    /// Who writes the path's `.mount` unit. `/usr` and the database are made read-only whoever it is.
+    pub owner: Owner,
+}
+
+/// A rule that is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The rule.
+    pub rule: Rule,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a rule is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody else mounts something there, and knows better what it should be.
+    Owned(Owner),
+    /// It lies below a path that becomes a tmpfs itself.
+    Covered(MountPoint),
+    /// `usrpolicy.lock=off`.
+    LockOff,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.rule.mount_point;
+        match &self.reason {
+            Reason::Owned(owner @ Owner::Fstab { .. }) => {
+                write!(
+                    f,
+                    "{owner}: {path} is already mounted there; leaving it to fstab"
+                )
+            }
+            Reason::Owned(owner) => write!(
+                f,
+                "{owner}: {path} is already mounted there; leaving it as it is"
+            ),
+            Reason::Covered(by) => write!(
+                f,
+                "{}: {path} lies below {by}, which is a tmpfs; leaving it out",
+                self.rule.origin
+            ),
+            Reason::LockOff => write!(f, "{path}: left writable, as usrpolicy.lock=off asks"),
+        }
+    }
+}
+
+/// What strict does on this machine.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Whether it is carried out at all.
+    pub mode: Mode,
+    /// Who said so.
+    pub mode_origin: Origin,
+    /// When the database is locked.
+    pub lock: Lock,
+    /// Whether systemd-sysext is pulled in at boot.
+    pub sysext_at_boot: bool,
+    /// The mounts, `/usr` first, then the database.
+    pub mounts: Vec<PlannedMount>,
+    /// Paths that the policy wants writable, and mounts nothing on.
+    pub writable: Vec<Rule>,
+    /// Rules that are not carried out.
+    pub left_out: Vec<LeftOut>,
+    /// The fstab for systemd-remount-fs.service, without its `/usr` lines; `None` where it has none.
+    pub fstab_without_usr: Option<Vec<u8>>,
+    /// Lines of fstab that cannot be read.
+    pub fstab_lines: Vec<fstab::BadLine>,
+    /// Words that could not be understood.
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    /// Decides. A plan is made for every mode, so that `audit` can say what strict would do; only
+    /// [`Plan::is_strict`] says that it is to be carried out.
+    #[must_use]
+    pub fn new(facts: &Facts) -> Self {
+        let policy = Policy::new(&facts.cmdline, &facts.configuration);
+        let text = facts
+            .fstab
+            .as_deref()
+            .filter(|_| fstab_is_enabled(&facts.cmdline))
+            .unwrap_or_default();
+        let fstab = Fstab::parse(text);
+        let owner = |path: &MountPoint| owner_of(path, &fstab, &facts.cmdline);
+
+        let mut plan = Plan {
+            mode: policy.mode,
+            mode_origin: policy.mode_origin,
+            lock: policy.lock,
+            sysext_at_boot: policy.sysext_at_boot,
+            mounts: Vec::new(),
+            writable: Vec::new(),
+            left_out: Vec::new(),
+            fstab_without_usr: None,
+            fstab_lines: Vec::new(),
+            problems: policy.problems,
+        };
+        let tmpfs: Vec<MountPoint> = policy
+            .rules
+            .iter()
+            .filter(|rule| matches!(rule.treatment, Treatment::Tmpfs(_)))
+            .map(|rule| rule.mount_point.clone())
+            .collect();
+        for rule in policy.rules {
+            let owner = owner(&rule.mount_point);
+            let covered = tmpfs.iter().find(|path| rule.mount_point.is_below(path));
+            let reason = match (rule.role, rule.treatment, owner) {
+                (_, Treatment::ReadWrite, _) => {
+                    plan.writable.push(rule);
+                    continue;
+                }
+                (Role::Database, ..) if policy.lock == Lock::Off => Some(Reason::LockOff),
+                // Read-only is read-only, on whatever is mounted there.
+                (Role::Usr | Role::Database, ..) => None,
+                (.., Owner::Fstab { .. } | Owner::CommandLine) => Some(Reason::Owned(owner)),
+                _ => covered.cloned().map(Reason::Covered),
+            };
+            match reason {
+                Some(reason) => plan.left_out.push(LeftOut { rule, reason }),
+                None => plan.mounts.push(PlannedMount { rule, owner }),
+            }
+        }
+        let usr = plan.mount_of(Role::Usr).map(|usr| &usr.rule.mount_point);
+        plan.fstab_without_usr = usr.filter(|usr| fstab.entry_at(usr).is_some()).map(|usr| fstab::without(text, usr));
+        plan.fstab_lines = fstab.bad_lines;
+        plan
+    }
+
+    /// Whether the plan is to be carried out.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.mode == Mode::Strict
+    }
+
+    /// The mount with this role; there is at most one for `/usr`, the database and the cache.
+    #[must_use]
+    pub fn mount_of(&self, role: Role) -> Option<&PlannedMount> {
+        self.mounts.iter().find(|mount| mount.rule.role == role)
+    }
+}
+
+/// `fstab=no` makes systemd-fstab-generator(8) leave fstab alone.
+fn fstab_is_enabled(cmdline: &Cmdline) -> bool {
+    let last = cmdline.with_key("fstab").next_back();
+    !last
+        .and_then(|word| word.value.as_deref())
+        .is_some_and(|value| {
+            ["0", "no", "n", "false", "f", "off"]
+                .iter()
+                .any(|no| value.eq_ignore_ascii_case(no.as_bytes()))
+        })
+}
+
+fn owner_of(path: &MountPoint, fstab: &Fstab, cmdline: &Cmdline) -> Owner {
+    if let Some(entry) = fstab.entry_at(path) {
+        return Owner::Fstab { line: entry.line };
+    }
+    let mount_usr = path.as_bytes() == b"/usr" && cmdline.with_key("mount.usr").next().is_some();
+    // systemd.mount-extra=WHAT:WHERE[:FSTYPE[:OPTIONS]], systemd-fstab-generator(8).
+    let extra = cmdline
+        .with_key("systemd.mount_extra")
+        .filter_map(|word| word.value.as_deref());
+    let mut places = extra.filter_map(|value| value.split(|&b| b == b':').nth(1));
+    if mount_usr || places.any(|place| MountPoint::new(place).as_ref() == Ok(path)) {
+        return Owner::CommandLine;
+    }
+    Owner::UsrPolicy
+}
+
+/// The moment at which `/usr` is made read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// In the initramfs, as soon as the root file system is mounted.
+    Early,
+    /// In the initramfs, when everything that fstab wants there is mounted.
+    Late,
+    /// In the real root.
+    Host,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Early => "early",
+            Stage::Late => "late",
+            Stage::Host => "host",
+        })
+    }
+}
+
+/// What is there to repair and lock the rest after the switch to the real root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installation {
+    /// Boot program and generator are there.
+    Whole,
+    /// The root's `/usr` has no boot program.
+    NoBootProgram,
+    /// The generator is missing, or masked by an empty file or a link to /dev/null.
+    NoGenerator,
+}
+
+/// What a stage finds.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Whether a root file system is mounted at the root that the stage works on.
+    pub root_mounted: bool,
+    /// Whether there is a `/usr` directory in it.
+    pub usr_exists: bool,
+    /// The part of us that lives in the root itself.
+    pub installation: Installation,
+    /// The mount that holds `/usr`: its own, or the root's.
+    pub usr: Option<UsrMount>,
+}
+
+/// The mount in which `/usr` lies.
+#[derive(Debug, Clone)]
+pub struct UsrMount {
+    /// Its line in the mount table.
+    pub mount: MountInfo,
+    /// Whether `/usr` is where it is mounted, so that its flags are `/usr`'s alone.
+    pub is_usr_itself: bool,
+    /// Whether it is the overlay of systemd-sysext(8).
+    pub is_sysext: bool,
+    /// Whether something else is mounted below `/usr`.
+    pub has_submounts: bool,
+}
+
+/// What a stage does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, and nothing is wrong.
+    Leave(Why),
+    /// Nothing, although strict was asked for; the log says it as an error.
+    Refuse(Why),
+    /// Set the read-only flag of the mount that is there.
+    SetReadOnly,
+    /// Bind `/usr` on itself, read-only.
+    Bind {
+        /// Whether what is mounted below must be taken along, or the bind would hide it.
+        recursive: bool,
+    },
+}
+
+/// Why a stage leaves `/usr` as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The mode is not strict.
+    NotStrict,
+    /// No root file system is mounted yet.
+    NoRoot,
+    /// The root has no `/usr` directory.
+    NoUsr,
+    /// Something will still be mounted on `/usr`; the late stage does it.
+    UsrComesLater,
+    /// The root is an overlay that is unmounted and mounted again; a mount below it would be in the way.
+    OverlayRoot,
+    /// Its mount is read-only already.
+    AlreadyReadOnly,
+    /// Its file system cannot be written.
+    ReadOnlyByNature,
+    /// Extensions are merged over it; what lies beneath cannot be reached, and a bind on top would be unmerged.
+    Merged,
+    /// The root has no boot program: nobody would lock the package database.
+    NoBootProgram,
+    /// The root's generator is missing or masked: nobody would lock the package database.
+    NoGenerator,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::NotStrict => "usrpolicy is not strict",
+            Why::NoRoot => "no root file system is mounted here yet",
+            Why::NoUsr => "there is no such directory",
+            Why::UsrComesLater => "something is still to be mounted there; the late stage makes it read-only",
+            Why::OverlayRoot => "the root is an overlay that is mounted again later; it becomes read-only in the real root",
+            Why::AlreadyReadOnly => "already read-only",
+            Why::ReadOnlyByNature => "its file system cannot be written",
+            Why::Merged => "extensions are merged over it",
+            Why::NoBootProgram => {
+                "left writable: the root has no /usr/lib/usr-policy/usr-policy-generator, and nobody would lock the package database; install usr-policy there, or rebuild the initramfs without it"
+            }
+            Why::NoGenerator => {
+                "left writable: usr-policy-generator is missing from the root's system-generators or masked there, and nobody would lock the package database; unmask it, or boot with usrpolicy=off"
+            }
+        })
+    }
+}
+
+/// File systems that no mount option makes writable.
+const READ_ONLY_BY_NATURE: [&str; 4] = ["erofs", "squashfs", "cramfs", "iso9660"];
+
+impl Plan {
+    /// Decides what a stage does with `/usr`.
+    #[must_use]
+    pub fn step(&self, stage: Stage, cmdline: &Cmdline, seen: &Seen) -> Step {
+        if !self.is_strict() {
+            return Step::Leave(Why::NotStrict);
+        }
+        if !seen.root_mounted {
+            return Step::Leave(Why::NoRoot);
+        }
+        if stage != Stage::Host && is_overlay_root(cmdline) {
+            return Step::Leave(Why::OverlayRoot);
+        }
+        let owner = self
+            .mount_of(Role::Usr)
+            .map_or(Owner::UsrPolicy, |usr| usr.owner);
+        if stage == Stage::Early && owner != Owner::UsrPolicy {
+            return Step::Leave(Why::UsrComesLater);
+        }
+        if !seen.usr_exists {
+            return Step::Refuse(Why::NoUsr);
+        }
+        // In the real root we are the proof that the program is there.
+        match (stage, seen.installation) {
+            (Stage::Host, _) | (_, Installation::Whole) => {}
+            (_, Installation::NoBootProgram) => return Step::Refuse(Why::NoBootProgram),
+            (_, Installation::NoGenerator) => return Step::Refuse(Why::NoGenerator),
+        }
+        let Some(usr) = &seen.usr else {
+            return Step::Bind { recursive: false };
+        };
+        if usr.is_sysext {
+            return Step::Leave(Why::Merged);
+        }
+        if READ_ONLY_BY_NATURE
+            .iter()
+            .any(|name| usr.mount.fs_type == name.as_bytes())
+        {
+            return Step::Leave(Why::ReadOnlyByNature);
+        }
+        // A read-only superblock alone is not enough: systemd-remount-fs may open it later.
+        match (usr.is_usr_itself, usr.mount.mount_options.has("ro")) {
+            (true, true) => Step::Leave(Why::AlreadyReadOnly),
+            (true, false) => Step::SetReadOnly,
+            (false, _) => Step::Bind {
+                recursive: usr.has_submounts,
+            },
+        }
+    }
+}
+
+/// Words with which dracut unmounts and mounts the root again after our stages.
+fn is_overlay_root(cmdline: &Cmdline) -> bool {
+    cmdline.words().any(|word| {
+        let key = word.key.as_slice();
+        key == b"rd.overlay" || key.starts_with(b"rd.overlay.") || key.starts_with(b"rd.live.")
+    })
+}

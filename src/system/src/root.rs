@@ -1,0 +1,137 @@
+//! [`Root`]: the directory below which files are read: `/`, `/sysroot`, or a tree that somebody wants to look at.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::failure::Failure;
+
+/// A directory that is `/` to every path that is read through it; symbolic links cannot lead out of it.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Root {
+    /// Opens a directory as root.
+    ///
+    /// # Errors
+    /// The kernel's, where there is no such directory.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Failure> {
+        let path = path.into();
+        match rustix::fs::openat(
+            CWD,
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(fd) => Ok(Root { path, fd }),
+            Err(error) => Err(Failure::new(path, "cannot open as root directory", error)),
+        }
+    }
+
+    /// Where the root is, for a path of the process's own root directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is the root directory of this process.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.path == Path::new("/")
+    }
+
+    /// The name of a file of this root for messages, and for mount tables.
+    #[must_use]
+    pub fn join(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
+    }
+
+    /// Opens a path below the root; symbolic links are resolved inside it.
+    ///
+    /// # Errors
+    /// The kernel's, as openat2(2) has them.
+    pub fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // An empty path, for the root itself, is no path to openat2(2).
+        let relative = match path.trim_start_matches('/') {
+            "" => ".",
+            relative => relative,
+        };
+        let flags = flags | OFlags::CLOEXEC;
+        if self.is_own() {
+            // Links resolve in it anyway, on kernels without openat2(2) and under filters that do not know it too.
+            return rustix::fs::openat(&self.fd, relative, flags, Mode::empty());
+        }
+        rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+    }
+
+    /// Opens a directory without the right to read it; `None` where there is none.
+    ///
+    /// # Errors
+    /// The kernel's, where the directory may be there and cannot be opened.
+    pub fn directory(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        match self.open_at(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(Failure::new(self.join(path), "cannot open", error)),
+        }
+    }
+
+    /// Reads a file; `None` where there is none, and empty for what is no regular file: a link to /dev/null masks a
+    /// configuration file.
+    ///
+    /// # Errors
+    /// The kernel's, where the file is there and cannot be read.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let fail = |error: io::Error| Failure::new(self.join(path), "cannot read", error);
+        // Without O_NONBLOCK a pipe in place of a file would hold the boot.
+        let fd = match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(fail(error.into())),
+        };
+        let mut file = File::from(fd);
+        let metadata = file.metadata().map_err(fail)?;
+        let mut text = Vec::new();
+        if metadata.is_file() {
+            file.read_to_end(&mut text).map_err(fail)?;
+        }
+        Ok(Some(text))
+    }
+
+    /// The names in a directory, `.` and `..` left out; none where there is no such directory.
+    ///
+    /// # Errors
+    /// The kernel's, where the directory is there and cannot be read.
+    pub fn names(&self, directory: &str) -> Result<Vec<OsString>, Failure> {
+        let fail = |error: Errno| Failure::new(self.join(directory), "cannot read", error);
+        let fd = match self.open_at(directory, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(error) => return Err(fail(error)),
+        };
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

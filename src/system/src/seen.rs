@@ -1,0 +1,172 @@
+//! What a stage finds at the root that it works on.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Access, AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::{MountInfo, MountTable};
+use usr_policy_plan::plan::{Installation, Seen, UsrMount};
+use usr_policy_plan::unit::BOOT_PROGRAM;
+
+use crate::failure::Failure;
+use crate::root::Root;
+
+/// Where systemd looks for generators that a package or an administrator installs, the first name wins.
+/// Source: systemd.generator(7); `/run` is left out, for it is not the root's.
+const GENERATOR_DIRECTORIES: [&str; 3] = [
+    "/etc/systemd/system-generators",
+    "/usr/local/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-generators",
+];
+
+/// Looks at a root and its `/usr`; the descriptor is the `/usr` directory that was looked at.
+///
+/// # Errors
+/// The kernel's, where the mount table cannot be read.
+pub fn look(root: &Root) -> Result<(Seen, Option<OwnedFd>), Failure> {
+    let root_mounted = root.is_own() || mount_of(root.as_fd())?.is_its_root;
+    let directory = root.directory("/usr")?;
+    let usr = match &directory {
+        Some(fd) if root_mounted => Some(usr_mount(root, fd)?),
+        _ => None,
+    };
+    let seen = Seen {
+        root_mounted,
+        usr_exists: directory.is_some(),
+        installation: installation(root),
+        usr,
+    };
+    Ok((seen, directory))
+}
+
+/// The mount in which an open file lies.
+#[derive(Debug, Clone, Copy)]
+pub struct MountOf {
+    /// Field 1 of proc_pid_mountinfo(5).
+    pub id: u64,
+    /// Whether the file is the directory at which it is mounted.
+    pub is_its_root: bool,
+}
+
+/// Asks the kernel for the mount of an open file: the order of the mount table does not tell.
+///
+/// # Errors
+/// The kernel's; `ENOSYS` before Linux 5.8.
+pub fn mount_of(file: impl AsFd) -> Result<MountOf, Failure> {
+    let fail = |error: Errno| Failure::new("/", "cannot ask for the mount id (statx)", error);
+    let answer =
+        rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map_err(fail)?;
+    if answer.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(fail(Errno::NOSYS).with_remedy("Linux 5.8 or later is needed"));
+    }
+    Ok(MountOf {
+        id: answer.stx_mnt_id,
+        is_its_root: answer.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+    })
+}
+
+/// Where the mount table of this process is.
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+fn mount_table() -> Result<MountTable, Failure> {
+    let text =
+        std::fs::read(MOUNTINFO).map_err(|error| Failure::new(MOUNTINFO, "cannot read", error))?;
+    Ok(MountTable::parse(&text))
+}
+
+fn line_of(table: &MountTable, mount: MountOf) -> Result<&MountInfo, Failure> {
+    table.by_id(mount.id).ok_or_else(|| {
+        Failure::new(
+            MOUNTINFO,
+            "no line has the mount id that was asked for",
+            Errno::NOENT,
+        )
+        .with_remedy("mount proc of this mount namespace on /proc")
+    })
+}
+
+/// Whether a directory's own mount is read-only; `None` where it has no mount of its own.
+///
+/// # Errors
+/// The kernel's, where the mount table cannot be read.
+pub fn is_read_only_mount(directory: &OwnedFd) -> Result<Option<bool>, Failure> {
+    let mount = mount_of(directory)?;
+    if !mount.is_its_root {
+        return Ok(None);
+    }
+    Ok(Some(
+        line_of(&mount_table()?, mount)?.mount_options.has("ro"),
+    ))
+}
+
+fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
+    let table = mount_table()?;
+    let mount_of = mount_of(usr)?;
+    let mount = line_of(&table, mount_of)?.clone();
+    // The path at which it is seen from here: /usr may be a link.
+    let path = std::fs::read_link(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(usr)
+    ))
+    .ok()
+    .and_then(|path| MountPoint::new(path.as_os_str().as_bytes()).ok());
+    let has_submounts = path.is_some_and(|path| {
+        table
+            .mounts
+            .iter()
+            .any(|mount| mount.mount_point.is_below(&path))
+    });
+    let is_sysext = mount.fs_type == b"overlay"
+        && mount.mount_source == b"sysext"
+        && is_marked_by_sysext(root, usr).unwrap_or(false);
+    Ok(UsrMount {
+        mount,
+        is_usr_itself: mount_of.is_its_root,
+        is_sysext,
+        has_submounts,
+    })
+}
+
+/// Whether systemd-sysext(8) would take the mount at `/usr` for its own: the file holds the device number of the
+/// directory. Source: systemd src/sysext/sysext.c (`is_our_mount_point`).
+#[must_use]
+pub fn is_marked_by_sysext(root: &Root, usr: &OwnedFd) -> Option<bool> {
+    let stat = rustix::fs::fstat(usr).ok()?;
+    let text = root.read("/usr/.systemd-sysext/dev").ok()??;
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    Some(text.trim_ascii() == format!("{major}:{minor}").as_bytes())
+}
+
+fn installation(root: &Root) -> Installation {
+    if !is_program(root, BOOT_PROGRAM) {
+        return Installation::NoBootProgram;
+    }
+    for directory in GENERATOR_DIRECTORIES {
+        let path = format!("{directory}/usr-policy-generator");
+        // The name counts, wherever it leads: a link to /dev/null masks the generator.
+        if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
+            return if is_program(root, &path) {
+                Installation::Whole
+            } else {
+                Installation::NoGenerator
+            };
+        }
+    }
+    Installation::NoGenerator
+}
+
+/// Whether a path of the root leads to a regular file that is not empty and may be executed.
+fn is_program(root: &Root, path: &str) -> bool {
+    let Ok(fd) = root.open_at(path, OFlags::PATH) else {
+        return false;
+    };
+    let is_file = rustix::fs::fstat(&fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size > 0
+    });
+    is_file && rustix::fs::accessat(&fd, "", Access::EXEC_OK, AtFlags::EMPTY_PATH).is_ok()
+}
