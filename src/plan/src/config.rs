@@ -128,6 +128,9 @@ impl<'a> File<'a> {
             return;
         };
         if logical.is_lost {
+            if first.starts_with(b"[") {
+                self.section = None;
+            }
             return;
         }
         if first.starts_with(b"[") {
@@ -220,5 +223,280 @@ fn without_continuation(bytes: &[u8]) -> (&[u8], bool) {
         (&bytes[..bytes.len() - 1], true)
     } else {
         (bytes, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+
+    use super::*;
+
+    /// `section/key=value` of each assignment; no line is bad.
+    fn assignments(text: &str) -> Vec<String> {
+        let (assignments, bad_lines) = parse(text.as_bytes());
+        assert_eq!(bad_lines, [], "{text:?}");
+        assignments.iter().map(shown).collect()
+    }
+
+    fn shown(assignment: &Assignment<'_>) -> String {
+        let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        [
+            string(assignment.section),
+            "/".into(),
+            string(assignment.key),
+            "=".into(),
+            string(&assignment.value),
+        ]
+        .concat()
+    }
+
+    fn bad(text: &[u8]) -> Vec<(u32, Problem)> {
+        parse(text)
+            .1
+            .iter()
+            .map(|bad| (bad.line, bad.problem))
+            .collect()
+    }
+
+    #[test]
+    fn a_setting_belongs_to_the_section_above_it() {
+        let text =
+            "[Policy]\nMode=strict\nLock = merged\n\n[Path:/var/log]\n  Treatment\t=\ttmpfs  \n";
+        assert_eq!(
+            assignments(text),
+            [
+                "Policy/Mode=strict",
+                "Policy/Lock=merged",
+                "Path:/var/log/Treatment=tmpfs"
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_and_problems_have_their_line_numbers() {
+        let (assignments, bad_lines) = parse(b"# x\n[Policy]\n\nMode=strict\nnonsense\nLock=off");
+        assert_eq!(
+            assignments
+                .iter()
+                .map(|assignment| assignment.line)
+                .collect::<Vec<_>>(),
+            [4, 6]
+        );
+        assert_eq!(
+            bad_lines,
+            [BadLine {
+                line: 5,
+                problem: Problem::NotAnAssignment
+            }]
+        );
+    }
+
+    #[test]
+    fn comments_start_with_a_hash_or_a_semicolon_and_only_at_the_start_of_a_line() {
+        assert_eq!(
+            assignments("# a\n ; [b]\n\t#c=d\n[Policy]\nMode=x # y\n"),
+            ["Policy/Mode=x # y"]
+        );
+    }
+
+    #[test]
+    fn a_continued_line_is_joined_by_a_space_and_numbered_by_its_first() {
+        let (assignments, bad_lines) = parse(b"[P]\nA=b \\\n  c\\\nd\nE=f\n");
+        assert_eq!(bad_lines, []);
+        assert_eq!(
+            assignments.iter().map(shown).collect::<Vec<_>>(),
+            ["P/A=b    c d", "P/E=f"]
+        );
+        assert_eq!(
+            assignments
+                .iter()
+                .map(|assignment| assignment.line)
+                .collect::<Vec<_>>(),
+            [2, 5]
+        );
+    }
+
+    #[test]
+    fn a_comment_within_a_continued_line_is_left_out_and_does_not_end_it() {
+        assert_eq!(
+            assignments("[P]\nA=b \\\n# no \\\n ; no\nc\nD=e"),
+            ["P/A=b  c", "P/D=e"]
+        );
+    }
+
+    #[test]
+    fn a_comment_is_not_continued() {
+        assert_eq!(assignments("[P]\n# no \\\nA=b"), ["P/A=b"]);
+    }
+
+    #[test]
+    fn a_blank_line_ends_a_continued_one() {
+        assert_eq!(assignments("[P]\nA=b\\\n\nC=d"), ["P/A=b", "P/C=d"]);
+    }
+
+    #[test]
+    fn two_backslashes_continue_nothing_and_three_do() {
+        assert_eq!(
+            assignments("[P]\nA=b\\\\\nC=d\\\\\\\ne"),
+            ["P/A=b\\\\", "P/C=d\\\\ e"]
+        );
+    }
+
+    #[test]
+    fn a_backslash_with_white_space_behind_it_continues_nothing() {
+        assert_eq!(assignments("[P]\nA=b\\ \nC=d"), ["P/A=b\\", "P/C=d"]);
+    }
+
+    #[test]
+    fn a_file_may_end_in_a_continued_line() {
+        assert_eq!(assignments("[P]\nA=b\\"), ["P/A=b"]);
+        assert_eq!(assignments("[P]\nA=b\\\n"), ["P/A=b"]);
+    }
+
+    #[test]
+    fn lines_may_end_as_on_dos_and_start_with_a_byte_order_mark() {
+        assert_eq!(
+            assignments("\u{feff}[P]\r\nA=b\\\r\nc\r\n\r\nD=e"),
+            ["P/A=b c", "P/D=e"]
+        );
+    }
+
+    #[test]
+    fn the_first_equals_sign_splits_and_a_value_may_be_empty() {
+        assert_eq!(assignments("[P]\nA=b=c\nD=\n"), ["P/A=b=c", "P/D="]);
+    }
+
+    #[test]
+    fn a_key_and_its_equals_sign_may_stand_on_two_lines() {
+        assert_eq!(assignments("[P]\n\\\nA\\\n \\\n =b\\\n=c"), ["P/A=b =c"]);
+    }
+
+    #[test]
+    fn a_key_over_two_lines_is_no_setting() {
+        assert_eq!(
+            bad(b"[P]\nA\\\nB=c\nD=e\n"),
+            [(2, Problem::NotAnAssignment)]
+        );
+    }
+
+    #[test]
+    fn a_line_without_a_key_or_without_an_equals_sign_is_no_setting() {
+        assert_eq!(
+            bad(b"[P]\n=x\nstrict\n"),
+            [(2, Problem::NotAnAssignment), (3, Problem::NotAnAssignment)]
+        );
+    }
+
+    #[test]
+    fn a_section_without_its_bracket_takes_its_settings_with_it_until_the_next_one() {
+        let (assignments, bad_lines) = parse(b"[P]\nA=1\n[Q\nB=2\n[R]\nC=3\n");
+        assert_eq!(
+            assignments.iter().map(shown).collect::<Vec<_>>(),
+            ["P/A=1", "R/C=3"]
+        );
+        assert_eq!(
+            bad_lines,
+            [
+                BadLine {
+                    line: 3,
+                    problem: Problem::UnclosedSection
+                },
+                BadLine {
+                    line: 4,
+                    problem: Problem::OutsideSection
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_section_and_a_setting_on_one_line_are_neither() {
+        assert_eq!(
+            bad(b"[P] A=1\n[P]\\\nA=1\n["),
+            [
+                (1, Problem::UnclosedSection),
+                (2, Problem::UnclosedSection),
+                (4, Problem::UnclosedSection)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_section_may_be_followed_by_nothing_over_two_lines() {
+        assert_eq!(assignments(" [P] \\\n  \nA=1"), ["P/A=1"]);
+    }
+
+    #[test]
+    fn a_setting_before_the_first_section_is_left_out() {
+        assert_eq!(bad(b"A=1\n[P]\nB=2"), [(1, Problem::OutsideSection)]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_text_is_left_out_whole_and_the_bad_part_is_named() {
+        let (assignments, bad_lines) = parse(b"[P]\nA=1\\\n\xff\\\n2\nB=\0\nC=3\n");
+        assert_eq!(assignments.iter().map(shown).collect::<Vec<_>>(), ["P/C=3"]);
+        let lines: Vec<_> = bad_lines
+            .iter()
+            .map(|bad| (bad.line, bad.problem))
+            .collect();
+        assert_eq!(lines, [(3, Problem::NotText), (5, Problem::NotText)]);
+    }
+
+    #[test]
+    fn a_section_that_is_not_text_takes_its_settings_with_it() {
+        assert_eq!(
+            bad(b"[P]\n[Q\xff]\nA=1\n"),
+            [(2, Problem::NotText), (3, Problem::OutsideSection)]
+        );
+    }
+
+    #[test]
+    fn a_comment_need_not_be_text() {
+        assert_eq!(bad(b"# caf\xe9\0\n[P]\nA=1\n"), []);
+    }
+
+    #[test]
+    fn utf8_stays() {
+        assert_eq!(assignments("[Path:/é]\nSize=ü"), ["Path:/é/Size=ü"]);
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        for text in ["", "\n", "\\", "\\\n\\\n", "\u{feff}", "\r\n"] {
+            assert_eq!(assignments(text), [""; 0], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_setting_is_told_how_one_looks() {
+        assert_eq!(
+            Problem::NotAnAssignment.to_string(),
+            "is not a setting; write Key=value, or start a comment with #"
+        );
+    }
+
+    #[test]
+    fn an_unclosed_section_is_told_what_it_lacks() {
+        assert_eq!(
+            Problem::UnclosedSection.to_string(),
+            "section without its closing ]; add it"
+        );
+    }
+
+    #[test]
+    fn a_setting_outside_any_section_is_told_where_it_belongs() {
+        assert_eq!(
+            Problem::OutsideSection.to_string(),
+            "setting outside any section; put it below [Policy], [Sysext] or [Path:/…]"
+        );
+    }
+
+    #[test]
+    fn what_is_not_text_is_told_apart() {
+        assert_eq!(
+            Problem::NotText.to_string(),
+            "a NUL byte or bytes that are not UTF-8; write the line as text"
+        );
     }
 }

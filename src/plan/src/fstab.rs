@@ -116,9 +116,8 @@ pub fn without(text: &[u8], mount_point: &MountPoint) -> Vec<u8> {
 
 /// Reads one line: the mount that it asks for, and what is wrong with it. It can have both.
 fn read(line: u32, bytes: &[u8]) -> (Option<Entry>, Option<Problem>) {
-    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    let mut problem = (text.len() < bytes.len()).then_some(Problem::NulByte);
-    let mut fields = fields(text);
+    let mut problem = bytes.contains(&0).then_some(Problem::NulByte);
+    let mut fields = fields(bytes);
     let Some(spec) = fields.next() else {
         return (None, problem);
     };
@@ -179,8 +178,9 @@ fn names_no_place(file: &[u8], vfstype: &[u8]) -> bool {
     matches!(file, b"none" | b"swap") || vfstype == b"swap"
 }
 
-/// The fields of a line; none in a comment.
+/// The fields of a line, as far as C reads it: to the first NUL. None in a comment.
 fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut fields = line
         .split(|byte| matches!(byte, b' ' | b'\t'))
@@ -206,4 +206,251 @@ fn options(list: &[u8]) -> Vec<Vec<u8>> {
         .filter(|option| !option.is_empty())
         .map(<[u8]>::to_vec)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+    use std::{format, vec};
+
+    use super::*;
+
+    fn point(path: &str) -> MountPoint {
+        MountPoint::new(path.as_bytes()).unwrap()
+    }
+
+    fn one(text: &str) -> Entry {
+        let fstab = Fstab::parse(text.as_bytes());
+        assert_eq!(fstab.bad_lines, [], "{text:?}");
+        assert_eq!(fstab.entries.len(), 1, "{text:?}");
+        fstab.entries.into_iter().next().unwrap()
+    }
+
+    fn problem(text: &str) -> Problem {
+        let fstab = Fstab::parse(text.as_bytes());
+        assert_eq!(fstab.bad_lines.len(), 1, "{text:?}");
+        fstab.bad_lines.into_iter().next().unwrap().problem
+    }
+
+    fn options_of(list: &str) -> Vec<String> {
+        let entry = one(&format!("LABEL=x /x ext4 {list}"));
+        entry
+            .mntops
+            .into_iter()
+            .map(|option| String::from_utf8(option).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_line_has_its_device_place_type_options_and_number() {
+        let fstab = Fstab::parse(
+            b"# root\n\nUUID=1 / ext4 rw 0 1\nLABEL=usr\t/usr \t ext4  ro,noatime 0 2\n",
+        );
+        assert_eq!(fstab.bad_lines, []);
+        assert_eq!(
+            fstab.entries[1],
+            Entry {
+                line: 4,
+                spec: b"LABEL=usr".to_vec(),
+                file: point("/usr"),
+                vfstype: b"ext4".to_vec(),
+                mntops: vec![b"ro".to_vec(), b"noatime".to_vec()],
+            }
+        );
+    }
+
+    #[test]
+    fn comments_blank_lines_swap_and_none_make_no_entry_and_no_problem() {
+        let text = b"#/dev/a /a ext4\n \t# /dev/b /b ext4\n\n \t \n\r\n/dev/c swap swap\n/dev/d none swap sw\n\
+            /dev/e / swap\n/dev/f none ext4\n";
+        assert_eq!(Fstab::parse(text), Fstab::default());
+    }
+
+    #[test]
+    fn a_hash_within_a_line_is_no_comment() {
+        assert_eq!(one("#1 /a ext4\n/dev/#2 /b#c ext4").file, point("/b#c"));
+    }
+
+    #[test]
+    fn a_line_may_start_with_blanks() {
+        assert_eq!(one(" \t/dev/a /a ext4").spec, b"/dev/a");
+    }
+
+    #[test]
+    fn the_last_line_needs_no_newline_and_lines_may_end_as_on_dos() {
+        let fstab = Fstab::parse(b"/dev/a /a ext4\r\n/dev/b /b ext4 ro\r");
+        assert_eq!(fstab.entries[0].vfstype, b"ext4");
+        assert!(fstab.entries[1].has_option("ro"));
+    }
+
+    #[test]
+    fn missing_options_are_defaults() {
+        assert_eq!(one("/dev/a /a ext4").mntops, [b"defaults"]);
+    }
+
+    #[test]
+    fn a_space_in_every_field_survives() {
+        let entry = one(r"/dev/disk/by-label/a\040b /mnt/a\040b fuse.a\040b x=\040y");
+        assert_eq!(entry.spec, b"/dev/disk/by-label/a b");
+        assert_eq!(entry.file, point("/mnt/a b"));
+        assert_eq!(entry.vfstype, b"fuse.a b");
+        assert!(entry.has_option("x= y"));
+    }
+
+    #[test]
+    fn a_comma_in_quotes_or_behind_a_backslash_splits_nothing() {
+        assert_eq!(
+            options_of(r#"context="a,ro",nodev"#),
+            [r#"context="a,ro""#, "nodev"]
+        );
+        assert_eq!(
+            options_of(r"lowerdir=/a\,ro,nodev"),
+            [r"lowerdir=/a\,ro", "nodev"]
+        );
+        assert_eq!(options_of(r#"x=\",ro"#), [r#"x=\""#, "ro"]);
+        assert_eq!(options_of(r#"x="a,ro"#), [r#"x="a,ro"#]);
+    }
+
+    #[test]
+    fn empty_options_are_none() {
+        assert_eq!(options_of(",,ro,,nodev,"), ["ro", "nodev"]);
+    }
+
+    #[test]
+    fn remounting_read_only_on_errors_is_not_read_only() {
+        assert!(!one("/dev/a / ext4 errors=remount-ro,rw").has_option("ro"));
+        assert!(one("/dev/a / ext4 errors=remount-ro,ro").has_option("ro"));
+    }
+
+    #[test]
+    fn usr_with_slashes_around_it_is_usr() {
+        assert!(
+            Fstab::parse(b"/dev/a //usr/ ext4\n")
+                .entry_at(&point("/usr"))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn of_two_lines_for_one_place_the_last_is_seen() {
+        let fstab = Fstab::parse(b"/dev/a /usr ext4\n/dev/b /usr ext4\n/dev/c /usr/local ext4\n");
+        assert_eq!(fstab.entry_at(&point("/usr")).unwrap().spec, b"/dev/b");
+        assert_eq!(fstab.entry_at(&point("/var")), None);
+    }
+
+    #[test]
+    fn a_bad_line_is_not_the_end() {
+        let fstab = Fstab::parse(b"/dev/a\n/dev/b usr ext4\n/dev/c /c ext4\n");
+        assert_eq!(
+            fstab
+                .bad_lines
+                .iter()
+                .map(|bad| bad.line)
+                .collect::<Vec<_>>(),
+            [1, 2]
+        );
+        assert_eq!(fstab.entries[0].line, 3);
+    }
+
+    #[test]
+    fn a_line_that_mount_leaves_out_but_systemd_mounts_is_an_entry_and_a_problem() {
+        for (line, expected) in [
+            ("/dev/a /usr", Problem::MissingFields),
+            ("/dev/a /usr ext4 ro 0 # the system", Problem::NotANumber),
+            ("/dev/a /usr ext4 ro x", Problem::NotANumber),
+            ("/dev/a /usr ext4 ro 0 2x", Problem::NotANumber),
+            ("/dev/a /usr ext4 ro\0x", Problem::NulByte),
+        ] {
+            assert!(
+                Fstab::parse(line.as_bytes())
+                    .entry_at(&point("/usr"))
+                    .is_some(),
+                "{line:?}"
+            );
+            assert_eq!(problem(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_the_sixth_field_is_nobodys_business() {
+        assert_eq!(
+            one("/dev/a /usr ext4 ro 0 -2 # the system").file,
+            point("/usr")
+        );
+    }
+
+    #[test]
+    fn without_one_place_every_other_byte_stays() {
+        let text =
+            b"# /usr\n/dev/a / ext4\r\n\n/dev/b  /usr// ext4\n/dev/c /usr/local\xff ext4 # /usr\n \
+            /dev/d\t/./usr\text4\r\n/usr /srv none bind\nbroken";
+        let kept = b"# /usr\n/dev/a / ext4\r\n\n/dev/c /usr/local\xff ext4 # /usr\n/usr /srv none bind\nbroken";
+        assert_eq!(without(text, &point("/usr")), kept);
+    }
+
+    #[test]
+    fn without_a_place_its_line_goes_even_where_something_else_is_wrong_with_it() {
+        for line in [
+            "/dev/a /usr",
+            "/dev/a /usr ext4 ro x\n",
+            "/dev/a /usr\0/x ext4\r\n",
+            "/dev/a /\\165sr ext4",
+        ] {
+            assert_eq!(without(line.as_bytes(), &point("/usr")), b"", "{line:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_place_that_is_not_there_nothing_changes() {
+        for text in [
+            "",
+            "\n",
+            "/dev/a / ext4",
+            "#/dev/a /usr ext4\n",
+            "/usr\n",
+            "/dev/a /usr swap\n",
+        ] {
+            assert_eq!(without(text.as_bytes(), &point("/usr")), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_of_one_field_is_told_what_it_lacks() {
+        assert_eq!(
+            problem("/dev/a\n").to_string(),
+            "fewer than three fields; write device, mount point and type"
+        );
+    }
+
+    #[test]
+    fn a_mount_point_that_is_none_is_shown_with_what_to_write() {
+        assert_eq!(
+            problem("/dev/a usr ext4").to_string(),
+            "mount point \"usr\" is not absolute; start it with /"
+        );
+        assert_eq!(
+            problem("/dev/a /var/../etc ext4").to_string(),
+            "mount point \"/var/../etc\" contains ..; write the path that it leads to"
+        );
+        assert_eq!(
+            problem("/dev/a /a\\012b ext4").to_string(),
+            "mount point \"/a\\x0ab\" contains a newline or a NUL byte; use a path without it"
+        );
+    }
+
+    #[test]
+    fn a_comment_where_a_number_belongs_is_told_what_to_write() {
+        assert_eq!(
+            problem("/dev/a /a ext4 ro # x").to_string(),
+            "something other than a number after the options; write 0 0 there"
+        );
+    }
+
+    #[test]
+    fn a_nul_byte_is_told_apart() {
+        assert_eq!(
+            problem("/dev/a /a ext4\0").to_string(),
+            "a NUL byte; write the line as text"
+        );
+    }
 }

@@ -95,3 +95,113 @@ impl fmt::Display for NotAMountPoint {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    fn point(path: &str) -> MountPoint {
+        MountPoint::new(path.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn doubled_and_trailing_slashes_and_single_dots_go() {
+        for path in [
+            "/var/tmp",
+            "/var/tmp/",
+            "//var//tmp",
+            "/./var/./tmp/.",
+            "/var/tmp//.",
+        ] {
+            assert_eq!(point(path).as_bytes(), b"/var/tmp", "{path}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_write_the_root_is_the_root() {
+        for path in ["/", "//", "/.", "/./"] {
+            assert_eq!(point(path).as_bytes(), b"/", "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_dots_stay() {
+        assert_eq!(point("/.../..a/.b").as_bytes(), b"/.../..a/.b");
+    }
+
+    #[test]
+    fn spaces_percent_signs_and_bytes_that_are_not_utf8_stay() {
+        assert_eq!(
+            MountPoint::new(b"/a b/100%/\xff").unwrap().as_bytes(),
+            b"/a b/100%/\xff"
+        );
+    }
+
+    #[test]
+    fn a_relative_path_and_an_empty_one_are_refused() {
+        for path in ["", "usr", "./usr", "none", " /usr"] {
+            assert_eq!(
+                MountPoint::new(path.as_bytes()),
+                Err(NotAMountPoint::NotAbsolute),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_that_could_leave_the_place_that_was_checked_is_refused() {
+        for path in ["/..", "/var/../etc", "/var/tmp/.."] {
+            assert_eq!(
+                MountPoint::new(path.as_bytes()),
+                Err(NotAMountPoint::DotDot),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newline_or_a_nul_is_refused() {
+        for path in ["/a\nb", "/\0", "/a\n/.."] {
+            assert_eq!(
+                MountPoint::new(path.as_bytes()),
+                Err(NotAMountPoint::ControlByte),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn variety_is_not_below_var() {
+        assert!(point("/var/lib").is_below(&point("/var")));
+        assert!(!point("/variety").is_below(&point("/var")));
+        assert!(!point("/var").is_below(&point("/var/lib")));
+    }
+
+    #[test]
+    fn nothing_is_below_itself_and_everything_else_is_below_the_root() {
+        assert!(!point("/var").is_below(&point("/var")));
+        assert!(point("/var").is_at_or_below(&point("/var")));
+        assert!(point("/var").is_below(&point("/")));
+        assert!(!point("/").is_below(&point("/")));
+        assert!(point("/").is_at_or_below(&point("/")));
+        assert!(!point("/").is_at_or_below(&point("/var")));
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_write_instead() {
+        assert_eq!(
+            NotAMountPoint::NotAbsolute.to_string(),
+            "is not absolute; start it with /"
+        );
+        assert_eq!(
+            NotAMountPoint::DotDot.to_string(),
+            "contains ..; write the path that it leads to"
+        );
+        assert_eq!(
+            NotAMountPoint::ControlByte.to_string(),
+            "contains a newline or a NUL byte; use a path without it"
+        );
+    }
+}

@@ -253,3 +253,263 @@ fn device(field: &[u8]) -> Option<(u32, u32)> {
 fn number<T: FromStr>(field: &[u8]) -> Option<T> {
     str::from_utf8(field).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+    use std::{format, vec};
+
+    use super::*;
+
+    const ROOT: &str = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,errors=remount-ro\n";
+
+    fn point(path: &str) -> MountPoint {
+        MountPoint::new(path.as_bytes()).unwrap()
+    }
+
+    fn table(text: &str) -> MountTable {
+        let table = MountTable::parse(text.as_bytes());
+        assert_eq!(table.bad_lines, []);
+        table
+    }
+
+    /// The ids of what is stacked at a place, of a table given as id, parent and mount point.
+    fn stack(mounts: &[(u64, u64, &str)], at: &str) -> Vec<u64> {
+        let lines: Vec<String> = mounts
+            .iter()
+            .map(|(id, parent, place)| format!("{id} {parent} 0:1 / {place} rw - tmpfs tmpfs rw\n"))
+            .collect();
+        let table = table(&lines.concat());
+        let stack: Vec<u64> = table
+            .stack_at(&point(at))
+            .iter()
+            .map(|mount| mount.mount_id)
+            .collect();
+        assert_eq!(
+            table.top_at(&point(at)).map(|mount| mount.mount_id),
+            stack.last().copied()
+        );
+        stack
+    }
+
+    #[test]
+    fn a_line_has_all_its_fields() {
+        let table = table(
+            "66 63 254:0 /usr /usr ro,relatime shared:2 master:1 - ext4 /dev/vda rw,discard\n",
+        );
+        let expected = MountInfo {
+            mount_id: 66,
+            parent_id: 63,
+            st_dev: (254, 0),
+            root: b"/usr".to_vec(),
+            mount_point: point("/usr"),
+            mount_options: MountOptions::parse(b"ro,relatime"),
+            peer_group: Some(2),
+            fs_type: b"ext4".to_vec(),
+            mount_source: b"/dev/vda".to_vec(),
+            super_options: MountOptions::parse(b"rw,discard"),
+        };
+        assert_eq!(table.mounts, [expected]);
+    }
+
+    #[test]
+    fn a_mount_may_have_any_number_of_optional_fields_and_only_shared_is_a_peer_group() {
+        for (fields, group) in [
+            ("", None),
+            ("shared:7 ", Some(7)),
+            ("master:7 ", None),
+            ("master:3 propagate_from:2 ", None),
+            ("unbindable ", None),
+            ("new:1 shared:9 ", Some(9)),
+        ] {
+            let table = table(&format!("1 1 0:1 / / rw {fields}- tmpfs tmpfs rw\n"));
+            assert_eq!(table.mounts[0].peer_group, group, "{fields}");
+        }
+    }
+
+    #[test]
+    fn an_empty_source_is_a_source() {
+        let table = table("1 1 0:1 / / rw - tmpfs  ro\n");
+        assert_eq!(table.mounts[0].mount_source, b"");
+        assert!(table.mounts[0].super_options.has("ro"));
+    }
+
+    #[test]
+    fn a_space_survives_in_every_field_that_can_have_one() {
+        let table =
+            table(r"1 1 0:1 /a\040b /c\134\040d rw - fuse.e\040f g\043h rw,lowerdir=/i\054ro\040j");
+        let mount = &table.mounts[0];
+        assert_eq!(mount.root, b"/a b");
+        assert_eq!(mount.mount_point, point("/c\\ d"));
+        assert_eq!(mount.fs_type, b"fuse.e f");
+        assert_eq!(mount.mount_source, b"g#h");
+        assert_eq!(
+            mount.super_options.value("lowerdir"),
+            Some(b"/i,ro j".as_slice())
+        );
+        assert!(!mount.super_options.has("ro"));
+    }
+
+    #[test]
+    fn options_are_whole_words_and_of_two_values_the_last_counts() {
+        let options = MountOptions::parse(b"rw,errors=remount-ro,size=1k,size=20%,size,sizes=3");
+        assert!(!options.has("ro"));
+        assert!(options.has("rw"));
+        assert_eq!(options.value("size"), Some(b"20%".as_slice()));
+        assert_eq!(options.value("errors"), Some(b"remount-ro".as_slice()));
+        assert_eq!(options.value("rw"), None);
+    }
+
+    #[test]
+    fn empty_options_are_none() {
+        assert_eq!(MountOptions::parse(b",,ro,"), MountOptions::parse(b"ro"));
+        assert_eq!(MountOptions::parse(b"").iter().next(), None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_mount_names_its_number_and_the_field() {
+        let text =
+            format!("{ROOT}\nx 1 0:1 / / rw - t s rw\n1 2 0:1 / relative rw - t s rw\n1 2 0:1 / /");
+        let table = MountTable::parse(text.as_bytes());
+        assert_eq!(table.mounts.len(), 1);
+        let messages: Vec<String> = table.bad_lines.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            messages,
+            [
+                "3: mount ID is missing or not as proc_pid_mountinfo(5) has it",
+                "4: mount point is missing or not as proc_pid_mountinfo(5) has it",
+                "5: mount options is missing or not as proc_pid_mountinfo(5) has it",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_field_that_is_missing_or_no_number_is_named() {
+        for (line, field) in [
+            ("99999999999999999999 1 0:1 / / rw - t s rw", "mount ID"),
+            ("-1 1 0:1 / / rw - t s rw", "mount ID"),
+            ("1", "parent ID"),
+            ("1 2 0 / / rw - t s rw", "major:minor"),
+            ("1 2 0:4294967296 / / rw - t s rw", "major:minor"),
+            ("1 2 0:1", "root"),
+            ("1 2 0:1 /", "mount point"),
+            ("1 2 0:1 / /a\\012b rw - t s rw", "mount point"),
+            ("1 2 0:1 / / rw shared:x - t s rw", "optional fields"),
+            ("1 2 0:1 / / rw shared:1", "separator"),
+            ("1 2 0:1 / / rw -", "filesystem type"),
+            ("1 2 0:1 / / rw - t", "mount source"),
+            ("1 2 0:1 / / rw - t s", "super options"),
+        ] {
+            let table = MountTable::parse(line.as_bytes());
+            assert_eq!(table.bad_lines, [BadLine { line: 1, field }], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_id() {
+        let table = table(ROOT);
+        assert_eq!(table.by_id(27).unwrap().mount_point, point("/"));
+        assert_eq!(table.by_id(1), None);
+    }
+
+    #[test]
+    fn the_order_of_the_lines_is_not_the_order_of_stacking() {
+        let mounts = [
+            (30, 20, "/usr"),
+            (1, 0, "/"),
+            (20, 40, "/usr"),
+            (40, 1, "/usr"),
+        ];
+        assert_eq!(stack(&mounts, "/usr"), [40, 20, 30]);
+    }
+
+    #[test]
+    fn an_overlay_hides_what_is_mounted_below_the_place_that_it_covers() {
+        let mounts = [
+            (1, 0, "/"),
+            (2, 1, "/usr"),
+            (3, 2, "/usr/local"),
+            (4, 2, "/usr"),
+        ];
+        assert_eq!(stack(&mounts, "/usr"), [2, 4]);
+        assert_eq!(stack(&mounts, "/usr/local"), []);
+    }
+
+    #[test]
+    fn a_mount_below_an_overlay_is_seen_where_it_is_the_overlays_child() {
+        let mounts = [
+            (1, 0, "/"),
+            (2, 1, "/usr"),
+            (4, 2, "/usr"),
+            (3, 4, "/usr/local"),
+        ];
+        assert_eq!(stack(&mounts, "/usr/local"), [3]);
+    }
+
+    #[test]
+    fn a_place_where_nothing_is_mounted_has_no_top_but_is_held_by_the_nearest_mount_above() {
+        let table = table(
+            "1 1 0:1 / / rw - t s rw\n2 1 0:2 / /var rw - t s rw\n3 2 0:3 / /var/lib/x rw - t s rw\n",
+        );
+        assert_eq!(table.top_at(&point("/var/lib")), None);
+        assert_eq!(table.holding(&point("/var/lib")).unwrap().mount_id, 2);
+        assert_eq!(table.holding(&point("/var/lib/x/y")).unwrap().mount_id, 3);
+        assert_eq!(table.holding(&point("/variety")).unwrap().mount_id, 1);
+    }
+
+    #[test]
+    fn a_root_may_be_its_own_parent_or_have_one_that_the_table_lacks() {
+        assert_eq!(stack(&[(1, 1, "/"), (2, 1, "/usr")], "/usr"), [2]);
+        assert_eq!(stack(&[(27, 1, "/"), (2, 27, "/usr")], "/usr"), [2]);
+    }
+
+    #[test]
+    fn a_mount_over_the_root_directory_is_not_seen_before_someone_changes_into_it() {
+        let mounts = [(1, 1, "/"), (27, 1, "/"), (2, 1, "/usr"), (3, 27, "/usr")];
+        assert_eq!(stack(&mounts, "/"), [1]);
+        assert_eq!(stack(&mounts, "/usr"), [2]);
+    }
+
+    #[test]
+    fn a_root_directory_that_is_no_mount_point_has_mounts_all_the_same() {
+        let mounts = [(5, 99, "/usr"), (6, 5, "/usr"), (7, 99, "/proc")];
+        assert_eq!(stack(&mounts, "/usr"), [5, 6]);
+        assert_eq!(stack(&mounts, "/proc"), [7]);
+        assert_eq!(stack(&mounts, "/"), []);
+    }
+
+    #[test]
+    fn an_empty_table_has_no_mount_anywhere() {
+        assert_eq!(stack(&[], "/"), []);
+        assert_eq!(stack(&[], "/usr"), []);
+    }
+
+    #[test]
+    fn parents_that_go_round_in_circles_come_to_an_end() {
+        assert_eq!(
+            stack(&[(1, 0, "/"), (2, 3, "/usr"), (3, 2, "/usr")], "/usr"),
+            []
+        );
+        assert_eq!(stack(&[(2, 3, "/"), (3, 2, "/")], "/"), []);
+        assert_eq!(stack(&[(1, 0, "/"), (2, 2, "/usr")], "/usr"), []);
+        // The same id twice: whatever is said about it, it is said soon.
+        let twice = [(1, 0, "/"), (2, 1, "/usr"), (3, 2, "/usr"), (2, 3, "/usr")];
+        assert!(stack(&twice, "/usr").len() <= twice.len());
+    }
+
+    #[test]
+    fn of_two_mounts_that_one_parent_has_at_one_place_the_later_line_is_on_top() {
+        assert_eq!(
+            stack(&[(1, 0, "/"), (3, 1, "/usr"), (2, 1, "/usr")], "/usr"),
+            [2]
+        );
+    }
+
+    #[test]
+    fn a_hundred_thousand_mounts_on_one_another_are_walked_in_a_moment() {
+        // In steps that grow with the square of the table this would take minutes.
+        let mut mounts = vec![(1, 0, "/")];
+        mounts.extend((2..100_000).rev().map(|id| (id, id - 1, "/usr")));
+        assert_eq!(stack(&mounts, "/usr").last(), Some(&99_999));
+    }
+}

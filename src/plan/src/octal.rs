@@ -58,3 +58,46 @@ pub fn encode(bytes: &[u8]) -> Vec<u8> {
     }
     field
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_is_written_as_three_octal_digits_and_comes_back() {
+        assert_eq!(encode(b"/var/my cache"), b"/var/my\\040cache");
+        assert_eq!(decode(b"/var/my\\040cache"), b"/var/my cache");
+    }
+
+    #[test]
+    fn tab_newline_backslash_and_hash_are_written_as_the_kernel_does() {
+        assert_eq!(encode(b"\t\n\\#"), b"\\011\\012\\134\\043");
+        assert_eq!(decode(b"\\011\\012\\134\\043"), b"\t\n\\#");
+    }
+
+    #[test]
+    fn an_encoded_backslash_does_not_start_another_escape() {
+        assert_eq!(decode(b"\\134040"), b"\\040");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_come_back_as_they_were() {
+        assert_eq!(decode(b"\\377\xff\\000"), b"\xff\xff\0");
+    }
+
+    #[test]
+    fn what_is_no_escape_stays_as_it_is() {
+        for field in [
+            b"\\".as_slice(),
+            b"\\04",
+            b"\\048",
+            b"\\x20",
+            b"\\\\",
+            b"\\400",
+            b"\\777",
+            b"a\\",
+        ] {
+            assert_eq!(decode(field), field);
+        }
+    }
+}
