@@ -1,2 +1,65 @@
-//! usr-policy
-fn main() {}
+//! `usr-policy`: what people run after the boot.
+
+mod arguments;
+mod observe;
+mod plan;
+mod verify;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use usr_policy_system::failure::Failure;
+
+use crate::arguments::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Verify => verify::run(),
+        Verb::Plan { root, cmdline } => plan::run(root, cmdline),
+    };
+    match result {
+        Ok(Shown {
+            text,
+            complaints,
+            exit_code,
+        }) => {
+            for complaint in complaints {
+                complain(&complaint);
+            }
+            match io::stdout().lock().write_all(&text) {
+                // Whoever closed the pipe has seen enough.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    complain(&format_args!("cannot write to standard output: {error}"));
+                    ExitCode::from(COULD_NOT_TELL)
+                }
+                _ => ExitCode::from(exit_code),
+            }
+        }
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(COULD_NOT_TELL)
+        }
+    }
+}
+
+/// The exit code of a verb that could not look.
+const COULD_NOT_TELL: u8 = 3;
+
+/// What a verb has to say.
+struct Shown {
+    /// For standard output.
+    text: Vec<u8>,
+    /// For standard error.
+    complaints: Vec<String>,
+    /// 0: all held; 1: something does not; 3: could not tell.
+    exit_code: u8,
+}
+
+type Outcome = Result<Shown, Failure>;
+
+fn complain(what: &dyn fmt::Display) {
+    // Nobody is left to tell when standard error is closed.
+    drop(writeln!(io::stderr(), "usr-policy: {what}"));
+}

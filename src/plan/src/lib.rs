@@ -26,3 +26,4 @@ pub mod policy;
 pub mod text;
 pub mod unit;
 pub mod unit_name;
+pub mod verify;

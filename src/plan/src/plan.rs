@@ -123,6 +123,8 @@ pub struct Plan {
     pub left_out: Vec<LeftOut>,
     /// The fstab for systemd-remount-fs.service, without its `/usr` lines; `None` where it has none.
     pub fstab_without_usr: Option<Vec<u8>>,
+    /// Whether fstab mounts `/usr` without `ro`.
+    pub usr_line_is_writable: bool,
     /// Lines of fstab that cannot be read.
     pub fstab_lines: Vec<fstab::BadLine>,
     /// Words that could not be understood.
@@ -152,6 +154,7 @@ impl Plan {
             writable: Vec::new(),
             left_out: Vec::new(),
             fstab_without_usr: None,
+            usr_line_is_writable: false,
             fstab_lines: Vec::new(),
             problems: policy.problems,
         };
@@ -161,6 +164,12 @@ impl Plan {
             .filter(|rule| matches!(rule.treatment, Treatment::Tmpfs(_)))
             .map(|rule| rule.mount_point.clone())
             .collect();
+        let usr = policy
+            .rules
+            .iter()
+            .find(|rule| rule.role == Role::Usr)
+            .map(|rule| rule.mount_point.clone());
+        let usr_line = usr.and_then(|usr| fstab.entry_at(&usr).map(|entry| (usr, entry)));
         for rule in policy.rules {
             let owner = owner(&rule.mount_point);
             let covered = tmpfs.iter().find(|path| rule.mount_point.is_below(path));
@@ -180,8 +189,10 @@ impl Plan {
                 None => plan.mounts.push(PlannedMount { rule, owner }),
             }
         }
-        let usr = plan.mount_of(Role::Usr).map(|usr| &usr.rule.mount_point);
-        plan.fstab_without_usr = usr.filter(|usr| fstab.entry_at(usr).is_some()).map(|usr| fstab::without(text, usr));
+        if let Some((usr, entry)) = usr_line {
+            plan.fstab_without_usr = Some(fstab::without(text, &usr));
+            plan.usr_line_is_writable = !entry.has_option("ro");
+        }
         plan.fstab_lines = fstab.bad_lines;
         plan
     }

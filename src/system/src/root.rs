@@ -70,7 +70,13 @@ impl Root {
             // Links resolve in it anyway, on kernels without openat2(2) and under filters that do not know it too.
             return rustix::fs::openat(&self.fd, relative, flags, Mode::empty());
         }
-        rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        rustix::fs::openat2(
+            &self.fd,
+            relative,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
     }
 
     /// Opens a directory without the right to read it; `None` where there is none.

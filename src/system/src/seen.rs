@@ -142,7 +142,9 @@ pub fn is_marked_by_sysext(root: &Root, usr: &OwnedFd) -> Option<bool> {
     Some(text.trim_ascii() == format!("{major}:{minor}").as_bytes())
 }
 
-fn installation(root: &Root) -> Installation {
+/// What of usr-policy a root has itself.
+#[must_use]
+pub fn installation(root: &Root) -> Installation {
     if !is_program(root, BOOT_PROGRAM) {
         return Installation::NoBootProgram;
     }

@@ -1,0 +1,39 @@
+//! The command line of `usr-policy`, in one definition.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Read-only /usr from boot, a locked package database, and the truth about both.
+#[derive(Debug, Parser)]
+#[command(
+    name = "usr-policy",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Tell whether the running system is what the policy promises
+    ///
+    /// Exit status: 0 everything holds, 1 something promised does not hold, 2 wrong usage, 3 could not tell.
+    Verify,
+    /// Show what the generator writes and what the initramfs does
+    ///
+    /// Exit status: 0, or 1 if a word or a line of the configuration could not be understood, 2 wrong usage, 3 could not read.
+    Plan {
+        /// Read configuration and fstab below this directory
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+        /// Take this for the kernel command line instead of the running kernel's
+        #[arg(long, value_name = "TEXT")]
+        cmdline: Option<OsString>,
+    },
+}

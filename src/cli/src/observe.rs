@@ -1,0 +1,123 @@
+//! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing, not even a time stamp.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::MountTable;
+use usr_policy_plan::plan::Plan;
+use usr_policy_plan::verify::{Access, Event, Kind, Observed, Place, paths};
+use usr_policy_system::events::EVENTS;
+use usr_policy_system::failure::Failure;
+use usr_policy_system::mount::may_write;
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::mount_of;
+
+/// The mount table of PID 1.
+const TABLE: &str = "/proc/1/mountinfo";
+
+/// The root directory of PID 1; only root may look through it.
+const ROOT: &str = "/proc/1/root";
+
+pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
+    let read = |path| {
+        fs::read(path).map_err(|error| {
+            Failure::new(path, "cannot read", error).with_remedy("mount proc on /proc")
+        })
+    };
+    let text = read(TABLE)?;
+    let mounts = MountTable::parse(&text);
+    let mut blind: Vec<String> = mounts
+        .bad_lines
+        .iter()
+        .map(|line| format!("{TABLE}:{line}"))
+        .collect();
+    // Without root, the caller's own view is PID 1's where both have the same mounts.
+    let root = match Root::open(ROOT) {
+        Ok(root) => Some(root),
+        Err(_) if read("/proc/self/mountinfo")? == text => Some(Root::open("/")?),
+        Err(_) => {
+            blind.push(
+                "this process has mounts of its own, and may not look at those of PID 1".to_owned(),
+            );
+            None
+        }
+    };
+    let places = paths(plan)
+        .into_iter()
+        .map(|path| look(root.as_ref(), path))
+        .collect();
+    let system = rustix::system::sysinfo();
+    Ok(Observed {
+        mounts,
+        places,
+        memory: u64::from(system.mem_unit).checked_mul(system.totalram),
+        // No record: nothing of ours acted at this boot.
+        events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
+        blind,
+    })
+}
+
+fn look(root: Option<&Root>, path: MountPoint) -> Place {
+    let unseen = |path, kind| Place {
+        path,
+        kind,
+        mount_id: None,
+        access: Access::NoWitness,
+        statvfs_read_only: None,
+    };
+    let Some(root) = root else {
+        return unseen(path, Kind::Unknown);
+    };
+    let name = path.to_string();
+    match root.open_at(&name, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(directory) => {
+            let kind = if is_linked(root, &path) {
+                Kind::Linked
+            } else {
+                Kind::Directory
+            };
+            Place {
+                path,
+                kind,
+                mount_id: mount_of(&directory).ok().map(|mount| mount.id),
+                access: access(&directory),
+                statvfs_read_only: fstatvfs(&directory)
+                    .ok()
+                    .map(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)),
+            }
+        }
+        Err(Errno::NOENT) => unseen(path, Kind::Missing),
+        Err(Errno::NOTDIR) => unseen(path, Kind::Other),
+        Err(_) => unseen(path, Kind::Unknown),
+    }
+}
+
+fn access(directory: &OwnedFd) -> Access {
+    match may_write(directory) {
+        Ok(()) => Access::Writable,
+        Err(Errno::ROFS) => Access::ReadOnly,
+        // Without the right to write there, the question stays open.
+        Err(_) => Access::NoWitness,
+    }
+}
+
+/// Whether a symbolic link is anywhere on the way, where systemd mounts nothing.
+fn is_linked(root: &Root, path: &MountPoint) -> bool {
+    let name = path.to_string();
+    let ends = name
+        .char_indices()
+        .skip(1)
+        .filter_map(|(at, c)| (c == '/').then_some(at))
+        .chain([name.len()]);
+    ends.into_iter().any(|end| {
+        root.open_at(&name[..end], OFlags::PATH | OFlags::NOFOLLOW)
+            .is_ok_and(|file| {
+                rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).is_ok_and(|stat| {
+                    rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink()
+                })
+            })
+    })
+}

@@ -1,0 +1,720 @@
+//! [`Report`]: whether the running system is what the [`Plan`] promises. The same rules, read backwards.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::mount_point::MountPoint;
+use crate::mountinfo::{MountInfo, MountTable};
+use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage};
+use crate::policy::{Mode, Role, Tmpfs, Treatment};
+
+/// What was seen of the running system, in the mount namespace of PID 1.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The mount table of PID 1.
+    pub mounts: MountTable,
+    /// What is at each path that [`paths`] names.
+    pub places: Vec<Place>,
+    /// Physical memory, in bytes; `None` where it could not be read.
+    pub memory: Option<u64>,
+    /// What our own stages recorded at this boot, in order.
+    pub events: Vec<Event>,
+    /// What could not be looked at, in words.
+    pub blind: Vec<String>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The path.
+    pub path: MountPoint,
+    /// What it is.
+    pub kind: Kind,
+    /// The mount that holds it, as the kernel says (statx(2)); `None` where it could not be asked.
+    pub mount_id: Option<u64>,
+    /// What asking for write access said.
+    pub access: Access,
+    /// The read-only flag of statvfs(3), which is the mount's or the file system's; `None` where it could not be asked.
+    pub statvfs_read_only: Option<bool>,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    Missing,
+    /// A directory, by a path without symbolic links.
+    Directory,
+    /// A directory, by way of a symbolic link.
+    Linked,
+    /// Something else.
+    Other,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// The answer to faccessat(2) with `W_OK`, which changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It could be written.
+    Writable,
+    /// `EROFS`.
+    ReadOnly,
+    /// The caller may not write there, or not look: no witness.
+    NoWitness,
+}
+
+/// A line of `/run/usr-policy/events`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Microseconds since the kernel started, suspend included (`CLOCK_BOOTTIME`).
+    pub boottime: u64,
+    /// Which of our stages did it.
+    pub stage: String,
+    /// To which path.
+    pub path: String,
+    /// What came of it.
+    pub result: String,
+}
+
+impl Event {
+    /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line is left out: the record only
+    /// explains.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Vec<Self> {
+        String::from_utf8_lossy(text)
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.splitn(4, ' ');
+                Some(Event {
+                    boottime: words.next()?.parse().ok()?,
+                    stage: words.next()?.into(),
+                    path: words.next()?.into(),
+                    result: words.next()?.into(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// How a promise fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not apply here.
+    NotApplicable,
+    /// It holds, but not as well as it could.
+    Warning,
+    /// It could not be told.
+    Unknown,
+    /// It does not hold.
+    Broken,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Holds => "holds",
+            Verdict::NotApplicable => "-",
+            Verdict::Warning => "warning",
+            Verdict::Unknown => "unknown",
+            Verdict::Broken => "BROKEN",
+        })
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it fares.
+    pub verdict: Verdict,
+    /// What it is about: a path, or where a word stands.
+    pub subject: String,
+    /// What was found.
+    pub what: String,
+    /// What to do; empty where there is nothing to do.
+    pub remedy: String,
+}
+
+/// The whole verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the plan asks for.
+    pub mode: Mode,
+    /// The findings, in the order of the plan.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// 0: everything holds. 1: something promised does not. 3: it could not be told. Under `audit` nothing is promised; a word
+    /// that could not be understood counts in every mode.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.worst() {
+            Verdict::Broken => 1,
+            Verdict::Unknown => 3,
+            _ => 0,
+        }
+    }
+
+    /// How many findings have this verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    }
+
+    fn worst(&self) -> Verdict {
+        self.findings
+            .iter()
+            .map(|finding| finding.verdict)
+            .max()
+            .unwrap_or(Verdict::Holds)
+    }
+}
+
+/// Paths that the policy never changes, and that a machine needs writable.
+const ALWAYS_WRITABLE: [&str; 2] = ["/etc", "/run"];
+
+/// The paths that must be looked at to judge a plan.
+#[must_use]
+pub fn paths(plan: &Plan) -> Vec<MountPoint> {
+    let ours = plan
+        .mounts
+        .iter()
+        .map(|mount| &mount.rule)
+        .chain(&plan.writable)
+        .map(|rule| rule.mount_point.clone());
+    let always = ALWAYS_WRITABLE
+        .iter()
+        .filter_map(|path| MountPoint::new(path.as_bytes()).ok());
+    ours.chain(always).collect()
+}
+
+/// Compares what was seen with the plan.
+#[must_use]
+pub fn report(plan: &Plan, observed: &Observed) -> Report {
+    let mut judge = Judge {
+        plan,
+        observed,
+        findings: Vec::new(),
+    };
+    judge.words();
+    if plan.mode != Mode::Off {
+        judge.rules();
+    }
+    let mut findings = judge.findings;
+    if plan.mode == Mode::Audit {
+        // Nothing was promised, so nothing can be broken, but for the words at the head.
+        for finding in findings.iter_mut().skip(plan.problems.len()) {
+            finding.verdict = finding.verdict.min(Verdict::Warning);
+        }
+    }
+    Report {
+        mode: plan.mode,
+        findings,
+    }
+}
+
+/// What all witnesses together say of a place.
+enum Writability {
+    ReadOnly(Layer),
+    Writable,
+    Contradiction(String),
+}
+
+/// What makes a place read-only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Mount,
+    FileSystem,
+}
+
+struct Judge<'a> {
+    plan: &'a Plan,
+    observed: &'a Observed,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Judge<'a> {
+    fn find(
+        &mut self,
+        verdict: Verdict,
+        subject: &dyn fmt::Display,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let finding = Finding {
+            verdict,
+            subject: subject.to_string(),
+            what: what.into(),
+            remedy: remedy.into(),
+        };
+        self.findings.push(finding);
+    }
+
+    fn words(&mut self) {
+        for problem in &self.plan.problems {
+            // A message is `what; what to do`.
+            let text = problem.complaint.to_string();
+            let (what, remedy) = text.rsplit_once("; ").unwrap_or((&text, ""));
+            self.find(Verdict::Broken, &problem.origin, what, remedy);
+        }
+    }
+
+    fn rules(&mut self) {
+        let plan = self.plan;
+        for blind in &self.observed.blind {
+            self.find(
+                Verdict::Unknown,
+                &"-",
+                blind.as_str(),
+                "run usr-policy verify as root",
+            );
+        }
+        for mount in &plan.mounts {
+            match (mount.rule.role, mount.rule.treatment) {
+                (Role::Usr, _) => self.usr(mount),
+                (Role::Database, _) => self.database(mount),
+                (_, Treatment::Tmpfs(options)) => self.tmpfs(mount, options),
+                _ => self.read_only(mount),
+            }
+        }
+        for rule in &plan.writable {
+            self.writable(&rule.mount_point, Verdict::Broken);
+        }
+        for path in ALWAYS_WRITABLE {
+            if let Ok(path) = MountPoint::new(path.as_bytes()) {
+                self.writable(&path, Verdict::Warning);
+            }
+        }
+        for left_out in &plan.left_out {
+            self.find(
+                Verdict::NotApplicable,
+                &left_out.rule.mount_point,
+                left_out.to_string(),
+                "",
+            );
+        }
+        self.pair();
+    }
+
+    fn place(&self, path: &MountPoint) -> Option<&'a Place> {
+        self.observed
+            .places
+            .iter()
+            .find(|place| place.path == *path)
+    }
+
+    /// The mount that holds a place: the kernel's answer, else by walking the table.
+    fn mount_at(&self, place: &Place) -> Option<&'a MountInfo> {
+        match place.mount_id {
+            Some(id) => self.observed.mounts.by_id(id),
+            None => self.observed.mounts.holding(&place.path),
+        }
+    }
+
+    /// Puts the witnesses together. The table speaks first; the others may only agree.
+    fn writability(&self, place: &Place) -> Option<Writability> {
+        let mount = self.mount_at(place)?;
+        let by_mount = mount.mount_options.has("ro");
+        let read_only = by_mount || mount.super_options.has("ro");
+        let disagrees = |witness: &str, says: bool| {
+            let word = |read_only| if read_only { "read-only" } else { "writable" };
+            Writability::Contradiction(format!(
+                "the mount table says {}, {witness} says {}",
+                word(read_only),
+                word(says)
+            ))
+        };
+        if let Some(says) = place.statvfs_read_only.filter(|&says| says != read_only) {
+            return Some(disagrees("statvfs", says));
+        }
+        match (place.access, read_only) {
+            (Access::Writable, true) => Some(disagrees("faccessat", false)),
+            // A btrfs subvolume can be read-only by a property that no table shows.
+            (Access::ReadOnly, false) if mount.fs_type == b"btrfs" => {
+                Some(Writability::ReadOnly(Layer::FileSystem))
+            }
+            (Access::ReadOnly, false) => Some(disagrees("faccessat", true)),
+            (_, true) => Some(Writability::ReadOnly(if by_mount {
+                Layer::Mount
+            } else {
+                Layer::FileSystem
+            })),
+            (_, false) => Some(Writability::Writable),
+        }
+    }
+
+    fn is_read_only(&self, role: Role) -> Option<bool> {
+        let place = self.place(&self.plan.mount_of(role)?.rule.mount_point)?;
+        match (place.kind, self.writability(place)?) {
+            (Kind::Missing | Kind::Other | Kind::Unknown, _)
+            | (_, Writability::Contradiction(_)) => None,
+            (_, Writability::ReadOnly(_)) => Some(true),
+            (_, Writability::Writable) => Some(false),
+        }
+    }
+
+    /// What can be said before a rule is judged: a place that is not there, or cannot be seen.
+    fn seen(&mut self, mount: &PlannedMount) -> Option<&'a Place> {
+        let path = &mount.rule.mount_point;
+        match self.place(path).map(|place| (place.kind, place)) {
+            Some((Kind::Directory | Kind::Linked, place)) => Some(place),
+            Some((Kind::Missing, _)) => {
+                self.find(
+                    Verdict::NotApplicable,
+                    path,
+                    "there is no such directory",
+                    "",
+                );
+                None
+            }
+            Some((Kind::Other, _)) => {
+                self.find(
+                    Verdict::Warning,
+                    path,
+                    "is no directory, so nothing is mounted there",
+                    "make it a directory",
+                );
+                None
+            }
+            Some((Kind::Unknown, _)) | None => {
+                self.find(
+                    Verdict::Unknown,
+                    path,
+                    "could not be looked at",
+                    "run usr-policy verify as root",
+                );
+                None
+            }
+        }
+    }
+
+    fn usr(&mut self, mount: &PlannedMount) {
+        let Some(place) = self.seen(mount) else {
+            return;
+        };
+        let path = &mount.rule.mount_point;
+        let Some(top) = self.mount_at(place) else {
+            return self.not_in_table(path);
+        };
+        let sysext = top.fs_type == b"overlay" && top.mount_source == b"sysext";
+        if sysext && top.super_options.value("upperdir").is_some() {
+            let what = "extensions are merged with a writable layer over it";
+            self.find(
+                Verdict::Broken,
+                path,
+                what,
+                "systemd-sysext unmerge, then merge with --mutable=no",
+            );
+            return;
+        }
+        match self.writability(place) {
+            None => self.not_in_table(path),
+            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
+            Some(Writability::Writable) => {
+                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
+                self.find(Verdict::Broken, path, "writable", remedy);
+            }
+            Some(Writability::ReadOnly(layer)) => self.usr_is_read_only(path, layer, sysext),
+        }
+        if let Owner::Fstab { line } = mount.owner
+            && self.plan.usr_line_is_writable
+        {
+            self.find(
+                Verdict::Warning,
+                &format_args!("{FSTAB}:{line}"),
+                "mounts /usr writable; only a drop-in keeps systemd-remount-fs from it",
+                "write ro in its options",
+            );
+        }
+    }
+
+    fn usr_is_read_only(&mut self, path: &MountPoint, layer: Layer, sysext: bool) {
+        if sysext {
+            // What an unmerge would bring back.
+            let stack = self.observed.mounts.stack_at(path);
+            let beneath = stack.iter().rev().nth(1);
+            if !beneath
+                .is_some_and(|mount| mount.mount_options.has("ro") || mount.super_options.has("ro"))
+            {
+                let what = "read-only while extensions are merged, but writable beneath them";
+                self.find(
+                    Verdict::Broken,
+                    path,
+                    what,
+                    "systemd-sysext unmerge, then usr-policy-generator sync",
+                );
+                return;
+            }
+            if stack
+                .iter()
+                .filter(|mount| mount.mount_source == b"sysext")
+                .count()
+                > 1
+            {
+                let what = "the overlay of systemd-sysext is mounted more than once";
+                self.find(
+                    Verdict::Broken,
+                    path,
+                    what,
+                    "systemd-sysext unmerge until it is gone, then merge again",
+                );
+                return;
+            }
+        }
+        let merged = if sysext {
+            ", extensions merged over it"
+        } else {
+            ""
+        };
+        let of = |stages: &[Stage]| {
+            self.observed.events.iter().find(|event| {
+                event.path == "/usr"
+                    && event.result == "read-only"
+                    && stages.iter().any(|stage| stage.to_string() == event.stage)
+            })
+        };
+        if of(&[Stage::Early, Stage::Late]).is_some() {
+            self.find(
+                Verdict::Holds,
+                path,
+                format!("read-only since the initramfs{merged}"),
+                "",
+            );
+        } else if let Some(event) = of(&[Stage::Host]) {
+            let since = Seconds(event.boottime);
+            let what =
+                format!("read-only, but late, since {since} after the kernel started{merged}");
+            self.find(
+                Verdict::Warning,
+                path,
+                what,
+                "add usr-policy to the initramfs and rebuild it",
+            );
+        } else {
+            let by = match layer {
+                Layer::Mount => "by a mount that is not usr-policy's",
+                Layer::FileSystem => "by its file system",
+            };
+            self.find(Verdict::Holds, path, format!("read-only {by}{merged}"), "");
+        }
+    }
+
+    fn database(&mut self, mount: &PlannedMount) {
+        let Some(place) = self.seen(mount) else {
+            return;
+        };
+        let path = &mount.rule.mount_point;
+        match self.writability(place) {
+            None => self.not_in_table(path),
+            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
+            Some(Writability::ReadOnly(_)) if self.observed.mounts.stack_at(path).len() > 1 => {
+                let what = "locked more than once; one unlock would not open it";
+                self.find(
+                    Verdict::Broken,
+                    path,
+                    what,
+                    "umount it once for each lock too many",
+                );
+            }
+            Some(Writability::ReadOnly(_)) => {
+                self.find(
+                    Verdict::Holds,
+                    path,
+                    "locked: pacman can read it and change nothing",
+                    "",
+                );
+            }
+            Some(Writability::Writable) => {
+                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync";
+                self.find(
+                    Verdict::Broken,
+                    path,
+                    "writable, although it is to be locked",
+                    remedy,
+                );
+            }
+        }
+    }
+
+    fn read_only(&mut self, mount: &PlannedMount) {
+        let Some(place) = self.seen(mount) else {
+            return;
+        };
+        let path = &mount.rule.mount_point;
+        match self.writability(place) {
+            None => self.not_in_table(path),
+            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
+            Some(Writability::ReadOnly(_)) => self.find(Verdict::Holds, path, "read-only", ""),
+            Some(Writability::Writable) => self.not_mounted(place, "writable"),
+        }
+    }
+
+    fn tmpfs(&mut self, mount: &PlannedMount, options: Tmpfs) {
+        let Some(place) = self.seen(mount) else {
+            return;
+        };
+        let path = &mount.rule.mount_point;
+        let Some(top) = self.mount_at(place) else {
+            return self.not_in_table(path);
+        };
+        if top.fs_type != b"tmpfs" || top.mount_point != *path {
+            return self.not_mounted(place, "no tmpfs");
+        }
+        let differences = self.tmpfs_differences(top, options);
+        if differences.is_empty() {
+            self.find(Verdict::Holds, path, format!("tmpfs {options}"), "");
+        } else {
+            let what = format!("a tmpfs, but with {}", differences.join(", "));
+            self.find(
+                Verdict::Broken,
+                path,
+                what,
+                format!("find who mounted it; it should have {options}"),
+            );
+        }
+    }
+
+    fn tmpfs_differences(&self, top: &MountInfo, options: Tmpfs) -> Vec<String> {
+        let mut differences = Vec::new();
+        let flags = [
+            ("nosuid", true),
+            ("nodev", true),
+            ("noexec", options.noexec),
+        ];
+        for (flag, wanted) in flags {
+            if wanted && !top.mount_options.has(flag) {
+                differences.push(format!("no {flag}"));
+            }
+        }
+        if top.mount_options.has("ro") || top.super_options.has("ro") {
+            differences.push("no write access".into());
+        }
+        // The kernel leaves out what is its own default. Source: mm/shmem.c (shmem_show_options).
+        let mode = top
+            .super_options
+            .value("mode")
+            .map_or(Some(0o1777), |text| {
+                u16::from_str_radix(core::str::from_utf8(text).ok()?, 8).ok()
+            });
+        if mode != Some(options.mode) {
+            differences.push(format!("mode={:04o}", mode.unwrap_or_default()));
+        }
+        let wanted = self
+            .observed
+            .memory
+            .and_then(|memory| options.size.bytes(memory));
+        let actual = top.super_options.value("size").and_then(|text| {
+            let number: u64 = core::str::from_utf8(text)
+                .ok()?
+                .strip_suffix('k')?
+                .parse()
+                .ok()?;
+            number.checked_mul(1024)
+        });
+        match (wanted, actual) {
+            // A percentage counts the memory of the moment of mounting, in whole pages; /proc/meminfo counts it now.
+            (Some(wanted), Some(actual)) if wanted.abs_diff(actual) > wanted / 50 + 4096 => {
+                differences.push(format!("size={}k", actual / 1024));
+            }
+            (Some(_), None) => differences.push("no size limit".into()),
+            _ => {}
+        }
+        differences
+    }
+
+    fn writable(&mut self, path: &MountPoint, otherwise: Verdict) {
+        let Some(place) = self.place(path) else {
+            return;
+        };
+        if !matches!(place.kind, Kind::Directory | Kind::Linked) {
+            return;
+        }
+        match self.writability(place) {
+            Some(Writability::Writable) => self.find(Verdict::Holds, path, "writable", ""),
+            Some(Writability::ReadOnly(_)) => {
+                let what = "read-only, although it must be writable";
+                self.find(
+                    otherwise,
+                    path,
+                    what,
+                    "this is not usr-policy's doing: see findmnt for who mounts it",
+                );
+            }
+            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
+            None => self.not_in_table(path),
+        }
+    }
+
+    /// The statement that everything else serves: the database describes `/usr`.
+    fn pair(&mut self) {
+        if (
+            self.is_read_only(Role::Usr),
+            self.is_read_only(Role::Database),
+        ) == (Some(true), Some(false))
+        {
+            self.find(
+                Verdict::Broken,
+                &"/usr and the package database",
+                "/usr is read-only and the database is writable: pacman -R would report success, forget the package and leave its files",
+                "do not run pacman; lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
+            );
+        }
+    }
+
+    fn not_mounted(&mut self, place: &Place, found: &str) {
+        let path = &place.path;
+        if place.kind == Kind::Linked {
+            let what = format!(
+                "{found}: a symbolic link leads there, and systemd mounts nothing over one"
+            );
+            self.find(
+                Verdict::Warning,
+                path,
+                what,
+                "use the path that the link leads to",
+            );
+        } else {
+            self.find(
+                Verdict::Broken,
+                path,
+                found,
+                "see systemctl status for the mount unit of this path",
+            );
+        }
+    }
+
+    fn contradiction(&mut self, path: &MountPoint, what: String) {
+        self.find(
+            Verdict::Unknown,
+            path,
+            what,
+            "the witnesses disagree; report this with /proc/1/mountinfo",
+        );
+    }
+
+    fn not_in_table(&mut self, path: &MountPoint) {
+        self.find(
+            Verdict::Unknown,
+            path,
+            "its mount is not in the mount table of PID 1",
+            "run usr-policy verify as root",
+        );
+    }
+}
+
+/// A point in time as the kernel log shows it.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} s", self.0 / 1_000_000, self.0 / 1_000 % 1_000)
+    }
+}
