@@ -92,7 +92,7 @@ impl UnitTree {
     /// A dependency by link. Only the link's name counts for systemd; its target is for people.
     fn wants(&mut self, directory: Directory, target: &str, unit: &str, path: &str) {
         self.entries.insert(
-            (directory, format!("{target}.wants/{unit}")),
+            (directory, [target, ".wants/", unit].concat()),
             Entry::Link(path.to_owned()),
         );
     }
@@ -112,12 +112,12 @@ pub fn can_hold(path: &[u8]) -> bool {
 
 /// Bytes as the value of a setting: `%` would start a specifier. Source: systemd.unit(5), "Specifiers".
 fn escaped(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
-    for &byte in value {
-        if byte == b'%' {
-            out.push(byte);
+    let mut out = Vec::with_capacity(value.len() + 8);
+    for piece in value.split_inclusive(|&byte| byte == b'%') {
+        out.extend_from_slice(piece);
+        if piece.ends_with(b"%") {
+            out.push(b'%');
         }
-        out.push(byte);
     }
     out
 }
@@ -141,7 +141,10 @@ struct Text(Vec<u8>);
 
 impl Text {
     fn new() -> Self {
-        Text(HEADER.into())
+        // Room for every unit of ours, so that it grows without being moved.
+        let mut text = Vec::with_capacity(1024);
+        text.extend_from_slice(HEADER.as_bytes());
+        Text(text)
     }
 
     fn section(&mut self, name: &str) -> &mut Self {
@@ -213,7 +216,7 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
             Directory::Normal,
             "local-fs.target",
             service,
-            &format!("{UNIT_DIRECTORY}/{service}"),
+            &[UNIT_DIRECTORY, "/", service].concat(),
         );
     }
     remount_fs(&mut tree, plan, normal);
@@ -231,20 +234,20 @@ fn mount_files(tree: &mut UnitTree, plan: &Plan, mount: &PlannedMount, unit: &st
     if mount.rule.role == Role::Usr {
         tree.file(
             Directory::Normal,
-            format!("usr.mount.d/{DROP_IN}"),
+            ["usr.mount.d/", DROP_IN].concat(),
             usr_drop_in(),
         );
     }
     if mount.owner == Owner::UsrPolicy || mount.rule.role == Role::Usr {
         tree.file(directory, unit, mount_unit_text(plan, mount, unit));
-        tree.wants(directory, "local-fs.target", unit, &format!("../{unit}"));
+        tree.wants(directory, "local-fs.target", unit, &["../", unit].concat());
     } else {
         // The database has a mount of its own, which is locked once it is there.
         let mut text = Text::new();
         text.section("Unit").set("After", unit);
         tree.file(
             Directory::Normal,
-            format!("{LOCK_SERVICE}.d/{DROP_IN}"),
+            [LOCK_SERVICE, ".d/", DROP_IN].concat(),
             text.0,
         );
     }
@@ -296,12 +299,15 @@ fn mount_unit_text(plan: &Plan, mount: &PlannedMount, unit: &str) -> Vec<u8> {
         text.set_escaped("ConditionPathIsSymbolicLink", "!", &path[..end]);
     }
     if rule.role != Role::Path {
-        text.set("ConditionPathExists", &format!("!{OPEN_DIRECTORY}/{unit}"));
+        text.set(
+            "ConditionPathExists",
+            &["!", OPEN_DIRECTORY, "/", unit].concat(),
+        );
     }
     match (rule.role, rule.treatment) {
         (Role::Usr, _) => {}
         (Role::Database, _) => {
-            text.set("After", &format!("{APPLY_SERVICE} {LOCK_SERVICE}"));
+            text.set("After", &[APPLY_SERVICE, " ", LOCK_SERVICE].concat());
         }
         (_, Treatment::Tmpfs(_)) => {
             // nofail takes away the order that mount units have by themselves.
@@ -335,8 +341,8 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
     let mut text = Text::new();
     // Also where fstab has no /usr line now: it may have one when the service is restarted.
     text.section("Service")
-        .set("ExecStartPost", &format!("-{BOOT_PROGRAM} sync"));
-    tree.file(Directory::Normal, format!("{DROP_INS}/{DROP_IN}"), text.0);
+        .set("ExecStartPost", &["-", BOOT_PROGRAM, " sync"].concat());
+    tree.file(Directory::Normal, [DROP_INS, "/", DROP_IN].concat(), text.0);
 
     let Some(fstab) = &plan.fstab_without_usr else {
         return;
@@ -360,7 +366,7 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
     tree.entries.insert(
         (
             Directory::Normal,
-            format!("{DROP_INS}/50-usr-policy-fstab.conf"),
+            [DROP_INS, "/50-usr-policy-fstab.conf"].concat(),
         ),
         entry,
     );
@@ -369,7 +375,7 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
 /// Extensions are merged over what is locked already, and never with a writable layer.
 fn sysext(tree: &mut UnitTree, plan: &Plan, units: &[String]) {
     const SERVICE: &str = "systemd-sysext.service";
-    let mut after = format!("{APPLY_SERVICE} {LOCK_SERVICE}");
+    let mut after = [APPLY_SERVICE, " ", LOCK_SERVICE].concat();
     for unit in units {
         after.push(' ');
         after.push_str(unit);
@@ -378,13 +384,17 @@ fn sysext(tree: &mut UnitTree, plan: &Plan, units: &[String]) {
     text.section("Unit").set("After", &after);
     text.section("Service")
         .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no");
-    tree.file(Directory::Normal, format!("{SERVICE}.d/{DROP_IN}"), text.0);
+    tree.file(
+        Directory::Normal,
+        [SERVICE, ".d/", DROP_IN].concat(),
+        text.0,
+    );
     if plan.sysext_at_boot {
         tree.wants(
             Directory::Normal,
             "sysinit.target",
             SERVICE,
-            &format!("{UNIT_DIRECTORY}/{SERVICE}"),
+            &[UNIT_DIRECTORY, "/", SERVICE].concat(),
         );
     }
 }
