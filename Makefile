@@ -34,6 +34,7 @@ install: build
 		echo "$(RELEASE)/usr-policy-generator: not a static program; build with RUSTFLAGS unset, or with -C target-feature=+crt-static in it" >&2; exit 1; fi
 	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(RELEASE)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
+	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
 	$(INSTALL) -Dm644 -t $(unitdir) units/*.service
