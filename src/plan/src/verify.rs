@@ -288,6 +288,7 @@ impl<'a> Judge<'a> {
         for rule in &plan.writable {
             self.writable(&rule.mount_point, Verdict::Broken);
         }
+        self.below_usr();
         for path in ALWAYS_WRITABLE {
             if let Ok(path) = MountPoint::new(path.as_bytes()) {
                 self.writable(&path, Verdict::Warning);
@@ -630,6 +631,7 @@ impl<'a> Judge<'a> {
         differences
     }
 
+    /// Judges a path that must be writable; `otherwise` is how much it matters.
     fn writable(&mut self, path: &MountPoint, otherwise: Verdict) {
         let Some(place) = self.place(path) else {
             return;
@@ -640,16 +642,53 @@ impl<'a> Judge<'a> {
         match self.writability(place) {
             Some(Writability::Writable) => self.find(Verdict::Holds, path, "writable", ""),
             Some(Writability::ReadOnly(_)) => {
-                let what = "read-only, although it must be writable";
+                let remedy = if path.is_below_usr() {
+                    "give it a mount of its own in /etc/fstab"
+                } else {
+                    "this is not usr-policy's doing: see findmnt for who mounts it"
+                };
                 self.find(
                     otherwise,
                     path,
-                    what,
-                    "this is not usr-policy's doing: see findmnt for who mounts it",
+                    "read-only, although it must be writable",
+                    remedy,
                 );
             }
             Some(Writability::Contradiction(what)) => self.contradiction(path, what),
             None => self.not_in_table(path),
+        }
+    }
+
+    /// Mounts below `/usr` keep their own flags; one that nobody asked for is a hole.
+    fn below_usr(&mut self) {
+        for mount in &self.observed.mounts.mounts {
+            let path = &mount.mount_point;
+            let is_asked_for = self
+                .plan
+                .writable
+                .iter()
+                .any(|rule| rule.mount_point == *path);
+            let is_read_only = mount.mount_options.has("ro") || mount.super_options.has("ro");
+            if !path.is_below_usr() || is_asked_for || is_read_only {
+                continue;
+            }
+            // A mount that another one hides is nobody's hole.
+            let is_seen = self
+                .observed
+                .mounts
+                .top_at(path)
+                .is_some_and(|top| top.mount_id == mount.mount_id);
+            if is_seen {
+                let remedy = format!(
+                    "mount it read-only, or say that it is meant: usrpolicy.path={path}:rw"
+                );
+                self.find(
+                    Verdict::Warning,
+                    path,
+                    "a writable mount of its own below /usr",
+                    remedy,
+                );
+            }
         }
     }
 
