@@ -313,6 +313,109 @@ fn the_pre_pivot_hook_calls_the_late_stage_on_the_new_root_and_boot_goes_on_thou
     }
 }
 
+/// A system that is just enough for tests/support/mkinitcpio/build: busybox, two modules, and our hooks.
+fn tree_with_the_hooks() -> tempfile::TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = tree.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    put("usr/bin/busybox", "#!/bin/sh\necho ash\necho mount\n");
+    put("usr/lib/initcpio/install/usr-policy", &read(INSTALL_HOOK));
+    put("usr/lib/initcpio/hooks/usr-policy", &read(RUNTIME_HOOK));
+    put(
+        "etc/initcpio/install/witness",
+        "build() { add_runscript; }\n",
+    );
+    put(
+        "etc/initcpio/hooks/witness",
+        "run_latehook() { :; }\nrun_cleanuphook() { :; }\n",
+    );
+    put(
+        "etc/initcpio/install/strange",
+        "build() { add_strange_things; }\n",
+    );
+    put(&BOOT_PROGRAM[1..], "#!/bin/sh\n");
+    let modules = "usr/lib/modules/1.0";
+    put(
+        &format!("{modules}/modules.builtin"),
+        "kernel/drivers/virtio/virtio_pci.ko\n",
+    );
+    put(
+        &format!("{modules}/modules.dep"),
+        "kernel/block/virtio_blk.ko:\nkernel/ext4.ko: kernel/jbd2.ko kernel/crc16.ko\nkernel/jbd2.ko: kernel/crc16.ko\n",
+    );
+    for module in ["block/virtio_blk", "ext4", "jbd2", "crc16"] {
+        put(&format!("{modules}/kernel/{module}.ko"), "");
+    }
+    tree
+}
+
+/// Builds an image as the boot tests do, and returns its folder and what the builder said.
+fn built(tree: &Path, hooks: &[&str]) -> (tempfile::TempDir, Output) {
+    let image = tempfile::tempdir().unwrap();
+    let output = Command::new("bash")
+        .arg(repository().join("tests/support/mkinitcpio/build"))
+        .args([
+            tree.as_os_str(),
+            OsStr::new("1.0"),
+            image.path().as_os_str(),
+        ])
+        .args(hooks)
+        .output()
+        .unwrap();
+    (image, output)
+}
+
+fn in_image(image: &tempfile::TempDir, file: &str) -> String {
+    fs::read_to_string(image.path().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+#[test]
+fn a_built_image_runs_our_cleanup_hook_before_that_of_a_hook_listed_earlier() {
+    let tree = tree_with_the_hooks();
+    let (image, output) = built(tree.path(), &["witness", "usr-policy"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        in_image(&image, "config")
+            .contains("LATEHOOKS=\"witness\"\nCLEANUPHOOKS=\"usr-policy witness\"\n")
+    );
+    assert_eq!(in_image(&image, "hooks/usr-policy"), read(RUNTIME_HOOK));
+    assert_eq!(in_image(&image, &BOOT_PROGRAM[1..]), "#!/bin/sh\n");
+    let modules = ["virtio_blk", "crc16", "jbd2", "ext4"]
+        .map(|module| format!("/usr/lib/modules/{module}.ko\n"));
+    assert_eq!(
+        in_image(&image, "modules"),
+        modules.concat(),
+        "each after what it needs"
+    );
+}
+
+#[test]
+fn an_image_is_built_though_the_boot_program_is_missing_and_the_exit_code_says_so() {
+    let tree = tree_with_the_hooks();
+    fs::remove_file(tree.path().join(&BOOT_PROGRAM[1..])).unwrap();
+    let (image, output) = built(tree.path(), &["usr-policy"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("install usr-policy again"),
+        "{output:?}"
+    );
+    assert!(in_image(&image, "config").contains("CLEANUPHOOKS=\"\"\n"));
+    assert!(image.path().join("init").exists() && !image.path().join("hooks/usr-policy").exists());
+}
+
+#[test]
+fn a_hook_that_asks_for_more_than_the_builder_knows_ends_the_build() {
+    let (_, output) = built(tree_with_the_hooks().path(), &["strange"]);
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("add_strange_things"),
+        "{output:?}"
+    );
+}
+
 #[test]
 fn systemd_has_nothing_to_say_about_the_units() {
     let output = run(Command::new("systemd-analyze")
@@ -378,12 +481,16 @@ fn no_unit_can_fail_the_boot_or_outlive_the_initrd() {
 }
 
 #[test]
-fn shellcheck_has_nothing_to_say_about_the_hooks_and_their_recorders() {
+fn shellcheck_has_nothing_to_say_about_the_hooks_and_what_tests_them() {
     let recorders =
         ["record", "mkinitcpio", "dracut"].map(|name| format!("tests/initramfs/{name}.bash"));
+    let builders = ["build", "functions", "init", "real"]
+        .map(|name| format!("tests/support/mkinitcpio/{name}"));
     run(Command::new("shellcheck")
+        .arg("--external-sources")
         .args([INSTALL_HOOK, RUNTIME_HOOK, MODULE_SETUP, PRE_PIVOT_HOOK])
         .args(recorders)
+        .args(builders)
         .current_dir(repository()));
 }
 
