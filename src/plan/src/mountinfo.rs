@@ -5,7 +5,6 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::str::FromStr;
 
 use crate::mount_point::MountPoint;
 use crate::octal;
@@ -250,8 +249,16 @@ fn device(field: &[u8]) -> Option<(u32, u32)> {
     Some((number(&field[..colon])?, number(&field[colon + 1..])?))
 }
 
-fn number<T: FromStr>(field: &[u8]) -> Option<T> {
-    str::from_utf8(field).ok()?.parse().ok()
+fn number<T: TryFrom<u64>>(field: &[u8]) -> Option<T> {
+    let mut number: u64 = 0;
+    for byte in field {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    if field.is_empty() {
+        return None;
+    }
+    number.try_into().ok()
 }
 
 #[cfg(test)]
@@ -388,6 +395,8 @@ mod tests {
         for (line, field) in [
             ("99999999999999999999 1 0:1 / / rw - t s rw", "mount ID"),
             ("-1 1 0:1 / / rw - t s rw", "mount ID"),
+            ("+1 1 0:1 / / rw - t s rw", "mount ID"),
+            (" 1 0:1 / / rw - t s rw", "mount ID"),
             ("1", "parent ID"),
             ("1 2 0 / / rw - t s rw", "major:minor"),
             ("1 2 0:4294967296 / / rw - t s rw", "major:minor"),
