@@ -1,0 +1,157 @@
+//! An emulated machine, from power on to power off.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::base::ROOT_LABEL;
+use super::command::tail;
+use super::error::{At, Error, Result};
+
+/// Works on every machine that runs the tests. `-cpu max` panics at random in the emulator of QEMU 7.2 (cmpxchg16b),
+/// and is slower: it makes the C library choose AVX2 strings.
+const PROCESSOR: &str = "qemu64,-cx16,-svm";
+
+/// What the tests' own boots have on the kernel command line: a console, no waiting for a person, and nothing that
+/// costs an emulated machine time without changing what is tested.
+const WORDS: &str = "rw console=ttyS0 loglevel=4 systemd.show_status=yes systemd.log_color=no rd.shell=0 \
+    rd.emergency=poweroff panic=-1 mitigations=off init_on_alloc=0 apparmor=0 audit=0 nokaslr 8250.nr_uarts=2";
+
+/// How long a guest may take. The slowest suite needs a third.
+const TIME_LIMIT: Duration = Duration::from_mins(4);
+
+/// Memory in MiB.
+const MEMORY: u32 = 1024;
+
+/// How often to look whether the machine has stopped.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest switched itself off, or restarted.
+    ByItself,
+    /// It was stopped: [`TIME_LIMIT`].
+    TimeLimit,
+}
+
+/// An emulated machine and its disks.
+#[derive(Debug, Clone, Copy)]
+pub struct Qemu<'a> {
+    /// The kernel.
+    pub kernel: &'a Path,
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// The root disk. What the guest writes is forgotten, so that an image serves many boots.
+    pub root: &'a Path,
+    /// A disk that can only be read: `/dev/disk/by-id/virtio-input`.
+    pub input: &'a Path,
+    /// A disk whose writes are kept: `/dev/disk/by-id/virtio-output`.
+    pub output: &'a Path,
+    /// More words for the kernel command line.
+    pub words: &'a str,
+    /// What the guest writes to its first serial port.
+    pub console: &'a Path,
+    /// What it writes to the second.
+    pub lines: &'a Path,
+}
+
+impl Qemu<'_> {
+    /// Everything that decides how the machine runs and is not a file of it, for the key of a boot.
+    #[must_use]
+    pub fn recipe(words: &str) -> String {
+        format!("{PROCESSOR} {MEMORY} {WORDS} {words}")
+    }
+
+    /// Runs the machine until it stops.
+    ///
+    /// # Errors
+    /// QEMU cannot be run, or fails.
+    pub fn run(&self, log: &Path) -> Result<Ended> {
+        let mut child = self.command(log)?.spawn().map_err(|error| {
+            Error::new(format!(
+                "qemu-system-x86_64: {error}; tests/requirements boot installs what is needed"
+            ))
+        })?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().at(log)? {
+                if status.success() {
+                    return Ok(Ended::ByItself);
+                }
+                return Err(Error::new(format!(
+                    "qemu-system-x86_64: {status}: {}",
+                    tail(log, 5)
+                )));
+            }
+            if began.elapsed() > TIME_LIMIT {
+                child.kill().and_then(|()| child.wait()).at(log)?;
+                return Ok(Ended::TimeLimit);
+            }
+            sleep(TICK);
+        }
+    }
+
+    fn command(&self, log: &Path) -> Result<Command> {
+        let drive = |id: &str, file: &Path, how: &str| {
+            // QEMU splits at commas; a doubled one is one.
+            let file = file.display().to_string().replace(',', ",,");
+            [
+                "-drive".to_owned(),
+                format!("id={id},file={file},format=raw,if=none,cache=unsafe,{how}"),
+                "-device".to_owned(),
+                format!("virtio-blk-pci,drive={id},serial={id}"),
+            ]
+        };
+        let file = File::create(log).at(log)?;
+        // setpriv: the machine does not outlive a test that is killed.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args([
+                "-machine",
+                "q35",
+                "-accel",
+                "tcg,thread=multi,tb-size=512",
+                "-cpu",
+                PROCESSOR,
+                "-smp",
+                "2",
+            ])
+            .args([
+                "-m",
+                &MEMORY.to_string(),
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args(["-device", "virtio-rng-pci"])
+            .args(drive("root", self.root, "snapshot=on"))
+            .args(drive("input", self.input, "readonly=on"))
+            .args(drive("output", self.output, "snapshot=off"))
+            .args([
+                "-serial".to_owned(),
+                format!("file:{}", self.console.display()),
+            ])
+            .args([
+                "-serial".to_owned(),
+                format!("file:{}", self.lines.display()),
+            ])
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args([
+                "-append".to_owned(),
+                format!("root=LABEL={ROOT_LABEL} {WORDS} {}", self.words),
+            ])
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().at(log)?)
+            .stderr(file);
+        Ok(command)
+    }
+}
