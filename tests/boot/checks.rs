@@ -1,0 +1,596 @@
+//! What is promised, and whether a boot kept it.
+//!
+//! A check looks at everything and reports every promise by name: a case can say that all are kept, or exactly which
+//! are not.
+
+use crate::journal;
+use crate::mounts::{Mount, Table};
+use crate::observed::{Answer, Moment, Observed};
+use crate::steps::HELLO;
+
+/// Promises and what came of them, in the order in which they were looked at.
+#[derive(Debug, Default)]
+pub struct Report(Vec<(&'static str, Result<(), String>)>);
+
+impl Report {
+    fn promise(&mut self, name: &'static str, kept: Result<(), String>) {
+        self.0.push((name, kept));
+    }
+
+    /// A complaint for every promise that was not kept.
+    pub fn broken(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .filter_map(|(name, kept)| Some(format!("{name}: {}", kept.as_ref().err()?)))
+            .collect()
+    }
+
+    /// A complaint for every promise that was kept but must not be, or the other way round. A probe that cannot turn
+    /// red proves nothing, so there is a boot on which these must.
+    pub fn broken_but_for(&self, must_break: &[&str]) -> Vec<String> {
+        let unknown = must_break
+            .iter()
+            .filter(|name| !self.0.iter().any(|(promise, _)| promise == *name))
+            .map(|name| format!("{name}: nobody promised this"));
+        let wrong =
+            self.0
+                .iter()
+                .filter_map(|(name, kept)| match (must_break.contains(name), kept) {
+                    (true, Ok(())) => Some(format!(
+                        "{name}: kept, on a system where it cannot be; the probe sees nothing"
+                    )),
+                    (false, Err(why)) => Some(format!("{name}: {why}")),
+                    (true, Err(_)) | (false, Ok(())) => None,
+                });
+        unknown.chain(wrong).collect()
+    }
+}
+
+/// The moments of a boot at which somebody tries to write to /usr.
+const MOMENTS: [(&str, &str); 5] = [
+    ("initrd", "usr-is-read-only-just-before-switch-root"),
+    ("generator", "usr-is-read-only-for-the-first-generator"),
+    ("early", "usr-is-read-only-before-local-fs-pre"),
+    ("local-fs", "usr-is-read-only-before-local-fs"),
+    ("late", "usr-is-read-only-in-the-end"),
+];
+
+const DATABASE: &str = "/var/lib/pacman";
+const TRANSIENT: &str = "/var/tmp";
+const PACKAGE_CACHE: &str = "/var/cache/pacman";
+
+/// What stays writable whatever the policy says.
+const ALWAYS_WRITABLE: [&str; 6] = [
+    "/etc",
+    "/run",
+    "/run/extensions",
+    "/var/lib/systemd",
+    "/var/log",
+    "/",
+];
+
+/// Everything that `strict` promises of a system whose /usr is part of its root and whose initramfs has our part.
+/// The case takes the steps [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
+pub fn strict_from_the_initrd(seen: &Observed, twin: &Observed) -> Report {
+    let mut report = Report::default();
+    for (moment, promise) in MOMENTS {
+        report.promise(promise, usr_is_read_only(seen, moment));
+    }
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
+    report.promise(
+        "usr-is-one-mount-with-a-peer-group-of-its-own",
+        one_mount_of_its_own(seen),
+    );
+    report.promise(
+        "usr-and-usr-local-refuse-writes",
+        answers(seen, &["/usr", "/usr/local"], "EROFS"),
+    );
+    the_rest_stays_writable(&mut report, seen);
+    report.promise(
+        "the-database-is-one-read-only-mount",
+        database_is_read_only(seen),
+    );
+    report.promise(
+        "var-tmp-is-a-tmpfs-for-everybody",
+        tmpfs(seen, TRANSIENT, "1777", &["nosuid", "nodev"]),
+    );
+    report.promise(
+        "the-package-cache-is-a-tmpfs-for-root",
+        tmpfs(seen, PACKAGE_CACHE, "755", &["nosuid", "nodev", "noexec"]),
+    );
+    report.promise(
+        "all-of-it-is-there-before-tmpfiles",
+        there_before_tmpfiles(seen),
+    );
+    report.promise("pacman-refuses-every-change", pacman_refuses(seen));
+    report.promise("pacman-changes-no-byte", no_byte_changed(seen));
+    report.promise("pacman-still-answers", pacman_answers(seen));
+    report.promise("a-merge-shows-the-extension-once", merged_once(seen));
+    report.promise(
+        "an-unmerge-gives-the-read-only-usr-back",
+        unmerged(seen, "EROFS", 1),
+    );
+    report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
+    report.promise("no-new-error-is-logged", no_new_error(seen, twin));
+    health(&mut report, seen);
+    report
+}
+
+/// Everything that a system promises where the policy is off, with the product or without it. The case takes the steps
+/// [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
+pub fn off(seen: &Observed) -> Report {
+    let mut report = Report::default();
+    report.promise("usr-is-writable-at-every-moment", usr_is_writable(seen));
+    report.promise(
+        "usr-is-always-writable-in-the-watch",
+        always_writable(seen, "/usr"),
+    );
+    report.promise(
+        "usr-and-the-database-take-writes",
+        answers(
+            seen,
+            &["/usr", "/usr/local", DATABASE, TRANSIENT, PACKAGE_CACHE],
+            "OK",
+        ),
+    );
+    the_rest_stays_writable(&mut report, seen);
+    report.promise(
+        "nothing-is-mounted-at-a-path-of-the-policy",
+        nothing_mounted(seen),
+    );
+    report.promise("no-unit-of-ours-is-loaded", no_unit(seen));
+    report.promise("no-record-has-our-name", no_record(seen));
+    report.promise("pacman-installs-and-removes", pacman_works(seen));
+    report.promise("pacman-still-answers", pacman_answers(seen));
+    report.promise("a-merge-shows-the-extension-once", merged_once(seen));
+    report.promise(
+        "an-unmerge-gives-the-writable-usr-back",
+        unmerged(seen, "OK", 0),
+    );
+    if seen.said("verify").is_ok() {
+        report.promise("verify-has-nothing-to-say", verify_ends(seen, 0));
+    }
+    health(&mut report, seen);
+    report
+}
+
+/// What holds on any system that boots.
+fn health(report: &mut Report, seen: &Observed) {
+    report.promise("the-watch-saw-the-whole-boot", watch_is_whole(seen));
+    report.promise("no-unit-has-failed", no_unit_failed(seen));
+    report.promise("the-system-is-running", running(seen));
+    report.promise("the-shutdown-is-clean", clean_shutdown(seen));
+}
+
+fn the_rest_stays_writable(report: &mut Report, seen: &Observed) {
+    report.promise(
+        "etc-run-state-and-log-stay-writable",
+        answers(seen, &ALWAYS_WRITABLE, "OK"),
+    );
+    let root = seen.moment("late").and_then(|late| {
+        let root = late.mounts.only("/")?;
+        must(!root.is_read_only(), || format!("/ is {}", show(root)))
+    });
+    report.promise("the-root-stays-writable", root);
+}
+
+/// `Ok` if something is so, and else the reason.
+fn must(so: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if so { Ok(()) } else { Err(why()) }
+}
+
+fn show(mount: &Mount) -> String {
+    let (options, super_options) = (mount.options.join(","), mount.super_options.join(","));
+    format!(
+        "{} {} {} ({options}; {super_options})",
+        mount.id, mount.fs_type, mount.source
+    )
+}
+
+fn usr_is_read_only(seen: &Observed, moment: &str) -> Result<(), String> {
+    let then = seen.moment(moment)?;
+    must(then.append == "EROFS", || {
+        format!("opening a file in /usr to append: {}", then.append)
+    })?;
+    let point = if moment == "initrd" {
+        "/sysroot/usr"
+    } else {
+        "/usr"
+    };
+    let mount = then.mounts.only(point)?;
+    must(mount.has("ro"), || format!("{point} is {}", show(mount)))
+}
+
+fn usr_is_writable(seen: &Observed) -> Result<(), String> {
+    for (moment, _) in MOMENTS {
+        let append = &seen.moment(moment)?.append;
+        must(append == "OK", || {
+            format!("opening a file in /usr to append, {moment}: {append}")
+        })?;
+    }
+    Ok(())
+}
+
+fn never_writable(seen: &Observed, path: &str) -> Result<(), String> {
+    all_changes(seen, path, false)
+}
+
+fn always_writable(seen: &Observed, path: &str) -> Result<(), String> {
+    all_changes(seen, path, true)
+}
+
+/// Everything that the watch saw before the first step was as wanted; a merge is a step, and read-only by nature.
+fn all_changes(seen: &Observed, path: &str, writable: bool) -> Result<(), String> {
+    let end = seen.moment("late")?.time;
+    let mut changes = seen
+        .watch
+        .of(path)
+        .filter(|change| change.at <= end || !writable)
+        .peekable();
+    must(changes.peek().is_some(), || {
+        format!("the watch has no line about {path}")
+    })?;
+    changes.try_for_each(|change| {
+        must(change.writable == Some(writable), || {
+            change.line.replace('\t', " ")
+        })
+    })
+}
+
+/// Whether the watch began before local-fs-pre.target and was awake until the last step.
+fn watch_is_whole(seen: &Observed) -> Result<(), String> {
+    let (generator, early) = (seen.moment("generator")?.time, seen.moment("early")?.time);
+    let first = seen
+        .watch
+        .of("/usr")
+        .next()
+        .ok_or("the watch has no line about /usr")?
+        .at;
+    must((generator..=early).contains(&first), || {
+        format!(
+            "the watch began at {first} µs, not between generator ({generator}) and early ({early})"
+        )
+    })?;
+    let end = seen.last_step()?;
+    // A heartbeat is due every second; a machine that is busy may be late.
+    must(seen.watch.last_awake() + 5_000_000 > end, || {
+        format!(
+            "the watch was last awake at {} µs, the last step was at {end}",
+            seen.watch.last_awake()
+        )
+    })
+}
+
+fn one_mount_of_its_own(seen: &Observed) -> Result<(), String> {
+    for moment in ["generator", "early", "local-fs", "late"] {
+        let mounts = &seen.moment(moment)?.mounts;
+        let (root, usr) = (mounts.only("/")?, mounts.only("/usr")?);
+        // Over a /usr that is not shared a merge says that all is well, and the system sees nothing of it; in the peer
+        // group of / the merged tree is there twice, and one of the two stays.
+        must(usr.peer_group.is_some(), || {
+            format!("{moment}: /usr is not shared")
+        })?;
+        must(usr.peer_group != root.peer_group, || {
+            format!("{moment}: /usr is in the peer group of /")
+        })?;
+    }
+    Ok(())
+}
+
+fn answers(seen: &Observed, dirs: &[&str], wanted: &str) -> Result<(), String> {
+    for dir in dirs {
+        let answer = seen.write(dir)?;
+        must(answer == wanted, || format!("a write to {dir}: {answer}"))?;
+    }
+    Ok(())
+}
+
+fn database_is_read_only(seen: &Observed) -> Result<(), String> {
+    let late = seen.moment("late")?;
+    let database = late.mounts.only(DATABASE)?;
+    must(database.has("ro"), || {
+        format!("{DATABASE} is {}", show(database))
+    })?;
+    answers(seen, &[DATABASE], "EROFS")
+}
+
+/// A tmpfs of a quarter of the memory, mounted once.
+fn tmpfs(seen: &Observed, path: &str, mode: &str, flags: &[&str]) -> Result<(), String> {
+    let late = seen.moment("late")?;
+    let mount = late.mounts.only(path)?;
+    must(mount.fs_type == "tmpfs" && !mount.is_read_only(), || {
+        format!("{path} is {}", show(mount))
+    })?;
+    for flag in ["nosuid", "nodev", "noexec"] {
+        must(mount.has(flag) == flags.contains(&flag), || {
+            format!("{path} is {}", show(mount))
+        })?;
+    }
+    let size = mount
+        .value("size")
+        .and_then(|size| size.strip_suffix('k'))
+        .ok_or("no size= in KiB")?;
+    let (size, quarter) = (
+        size.parse::<u64>()
+            .map_err(|_| format!("not a size: {size}"))?,
+        seen.memory()? / 4,
+    );
+    // The kernel counts in pages, and has a few more of them than /proc/meminfo tells.
+    must(size.abs_diff(quarter) <= quarter / 100, || {
+        format!("{path} has {size} KiB, a quarter is {quarter} KiB")
+    })?;
+    let modes = &seen.said("modes")?.stdout;
+    let wanted = format!("{path} {mode} 0 0");
+    must(modes.lines().any(|line| line == wanted), || {
+        format!("not \"{wanted}\" but {modes}")
+    })?;
+    answers(seen, &[path], "OK")
+}
+
+/// Everything was mounted, and stayed as it was, when systemd-tmpfiles-setup began.
+fn there_before_tmpfiles(seen: &Observed) -> Result<(), String> {
+    let began = seen.time(
+        "systemd-tmpfiles-setup.service",
+        "InactiveExitTimestampMonotonic",
+    )?;
+    for path in [DATABASE, TRANSIENT, PACKAGE_CACHE] {
+        let mounted = seen
+            .watch
+            .of(path)
+            .find(|change| change.mount_point == path)
+            .ok_or_else(|| format!("the watch saw no mount at {path}"))?;
+        must(mounted.at < began, || {
+            format!(
+                "{path}: mounted at {} µs, tmpfiles began at {began}",
+                mounted.at
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn pacman_refuses(seen: &Observed) -> Result<(), String> {
+    for name in [
+        "step-pacman-install",
+        "step-pacman-remove",
+        "step-pacman-synchronise",
+    ] {
+        let said = seen.said(name)?;
+        must(said.code == 1, || {
+            format!(
+                "{name}: exit code {}: {}{}",
+                said.code, said.stdout, said.stderr
+            )
+        })?;
+        must(said.stderr.contains("error: "), || {
+            format!("{name}: no error: {}", said.stderr)
+        })?;
+    }
+    Ok(())
+}
+
+fn pacman_works(seen: &Observed) -> Result<(), String> {
+    for name in [
+        "step-pacman-install",
+        "step-pacman-remove",
+        "step-pacman-synchronise",
+    ] {
+        let said = seen.said(name)?;
+        must(said.code == 0, || {
+            format!("{name}: exit code {}: {}", said.code, said.stderr)
+        })?;
+    }
+    must(digests(seen)?.0 != digests(seen)?.1, || {
+        "the database is as it was before".to_owned()
+    })
+}
+
+fn no_byte_changed(seen: &Observed) -> Result<(), String> {
+    let (before, after) = digests(seen)?;
+    must(before == after, || {
+        format!("before:\n{before}after:\n{after}")
+    })
+}
+
+/// What the database and the cache held before and after; four lines each, so that an empty answer is none.
+fn digests(seen: &Observed) -> Answer<(&str, &str)> {
+    let of = |name: &str| {
+        let said = seen.said(name)?;
+        must(said.code == 0 && said.stdout.lines().count() == 4, || {
+            format!(
+                "{name}: exit code {}: {}{}",
+                said.code, said.stdout, said.stderr
+            )
+        })?;
+        Ok::<_, String>(said.stdout.as_str())
+    };
+    Ok((of("step-digest-before")?, of("step-digest-after")?))
+}
+
+fn pacman_answers(seen: &Observed) -> Result<(), String> {
+    let said = seen.said("step-pacman-query")?;
+    must(said.code == 0 && said.stdout.contains("oldtoy 1-1"), || {
+        format!(
+            "pacman -Q: exit code {}: {}{}",
+            said.code, said.stdout, said.stderr
+        )
+    })
+}
+
+fn overlays_at_usr(mounts: &Table) -> usize {
+    mounts
+        .below("/usr")
+        .filter(|mount| mount.fs_type == "overlay")
+        .count()
+}
+
+fn merged_once(seen: &Observed) -> Result<(), String> {
+    for name in ["step-merge", "step-merge-again"] {
+        let said = seen.said(name)?;
+        must(said.code == 0 && said.stdout.contains(HELLO), || {
+            format!(
+                "{name}: exit code {}: {}{}",
+                said.code, said.stdout, said.stderr
+            )
+        })?;
+        let Moment { append, mounts, .. } = seen.moment(name)?;
+        let count = overlays_at_usr(mounts);
+        must(count == 1, || {
+            format!("{name}: {count} overlays at /usr: {:?}", mounts.at("/usr"))
+        })?;
+        must(append == "EROFS", || {
+            format!("{name}: opening a file in the merged /usr to append: {append}")
+        })?;
+    }
+    Ok(())
+}
+
+/// After an unmerge /usr is what it was: as many mounts as before, and the same answer to a writer.
+fn unmerged(seen: &Observed, answer: &str, mounts_at_usr: usize) -> Result<(), String> {
+    for name in ["step-unmerge", "step-unmerge-again"] {
+        let said = seen.said(name)?;
+        must(said.code == 0, || {
+            format!(
+                "{name}: exit code {}: {}{}",
+                said.code, said.stdout, said.stderr
+            )
+        })?;
+        let Moment { append, mounts, .. } = seen.moment(name)?;
+        must(append == answer, || {
+            format!("{name}: opening a file in /usr to append: {append}")
+        })?;
+        let at_usr = mounts.at("/usr");
+        must(
+            at_usr.len() == mounts_at_usr && overlays_at_usr(mounts) == 0,
+            || format!("{name}: mounts at /usr: {at_usr:?}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// How `usr-policy verify` ended, which was asked before any step.
+pub fn verify_ends(seen: &Observed, code: i32) -> Result<(), String> {
+    let said = seen.said("verify")?;
+    must(said.code == code, || {
+        format!(
+            "usr-policy verify: exit code {}: {}{}",
+            said.code, said.stdout, said.stderr
+        )
+    })
+}
+
+fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
+    must(!twin.journal.is_empty(), || {
+        "the journal of the twin is empty".to_owned()
+    })?;
+    must(!seen.journal.is_empty(), || {
+        "the journal is empty".to_owned()
+    })?;
+    let errors: Vec<String> = journal::new_errors(&seen.journal, &twin.journal)
+        .iter()
+        .map(|record| record.line())
+        .collect();
+    must(errors.is_empty(), || errors.join("\n"))
+}
+
+fn nothing_mounted(seen: &Observed) -> Result<(), String> {
+    for moment in ["generator", "early", "local-fs", "late"] {
+        let mounts = &seen.moment(moment)?.mounts;
+        for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE] {
+            must(mounts.at(path).is_empty(), || {
+                format!("{moment}: {:?}", mounts.at(path))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// No unit of ours is loaded, no other unit has a drop-in of ours, and generators wrote none.
+fn no_unit(seen: &Observed) -> Result<(), String> {
+    let units = &seen.said("units")?.stdout;
+    must(units.trim().is_empty(), || format!("loaded: {units}"))?;
+    let generated = seen.said("generated")?;
+    must(generated.code == 0, || {
+        format!("generators' directories: {}", generated.stderr)
+    })?;
+    let ours = [
+        "usr-policy",
+        "usr.mount",
+        "var-lib-pacman",
+        "var-tmp",
+        "var-cache-pacman",
+    ];
+    let mut lines = generated
+        .stdout
+        .lines()
+        .filter(|line| ours.iter().any(|name| line.contains(name)));
+    must(lines.next().is_none(), || {
+        format!("generated: {}", generated.stdout)
+    })?;
+    let cat = &seen.said("cat")?.stdout;
+    must(cat.contains("systemd-sysext.service"), || {
+        format!("systemctl cat says nothing: {cat}")
+    })?;
+    must(!cat.contains("usr-policy"), || format!("a drop-in: {cat}"))
+}
+
+/// Nothing is logged under our name, but for what PID 1 of the initramfs says about the two services there.
+fn no_record(seen: &Observed) -> Result<(), String> {
+    let real_root = seen.moment("generator")?.time;
+    let records: Vec<String> = seen
+        .journal
+        .iter()
+        .filter(|record| record.mentions("usr-policy"))
+        .filter(|record| {
+            let of_the_initrd = record.monotonic < real_root && record.field("_PID") == "1";
+            let units = ["usr-policy-early.service", "usr-policy-late.service"];
+            !(of_the_initrd && units.iter().any(|unit| record.mentions(unit)))
+        })
+        .map(journal::Record::line)
+        .collect();
+    must(!seen.journal.is_empty(), || {
+        "the journal is empty".to_owned()
+    })?;
+    must(records.is_empty(), || records.join("\n"))
+}
+
+fn no_unit_failed(seen: &Observed) -> Result<(), String> {
+    let failed = seen.said("failed")?;
+    must(failed.code == 0 && failed.stdout.trim().is_empty(), || {
+        format!("{}{}", failed.stdout, failed.stderr)
+    })
+}
+
+fn running(seen: &Observed) -> Result<(), String> {
+    let state = seen.said("state")?;
+    must(state.stdout.trim() == "running", || {
+        format!("{}{}", state.stdout, state.stderr)
+    })
+}
+
+/// The last systemd that unmounts a bind after the file system below it, and says so at every shutdown.
+const COMPLAINS_ABOUT_BINDS: u32 = 253;
+
+fn clean_shutdown(seen: &Observed) -> Result<(), String> {
+    let shutdown = seen.shutdown()?;
+    must(shutdown.contains("reboot: Power down"), || {
+        "the machine was not switched off".to_owned()
+    })?;
+    let allowed: &[&str] = if seen.systemd()? <= COMPLAINS_ABOUT_BINDS {
+        &[
+            "Failed to unmount /usr: Device or resource busy",
+            "Failed to finalize file systems, ignoring",
+        ]
+    } else {
+        &[]
+    };
+    let failures: Vec<&str> = shutdown
+        .lines()
+        .filter(|line| line.to_lowercase().contains("fail"))
+        .filter(|line| !allowed.iter().any(|known| line.contains(known)))
+        .collect();
+    must(failures.is_empty(), || failures.join("\n"))
+}

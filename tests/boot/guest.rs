@@ -1,0 +1,112 @@
+//! The test's own files in a guest: the witness and the units that call it. Nothing here has the product's name.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use usr_policy_tests::machine::{At, Extra, Result, command, tree};
+
+use crate::case::Step;
+
+/// At the top: what may be hidden, merged over or read-only is below /usr, /opt and /etc.
+const WITNESS: &str = "/witness/witness";
+
+/// The static units of the test, by the target that wants them.
+const UNITS: [(&str, &str, &str); 4] = [
+    (
+        "initrd-switch-root.target",
+        "witness-initrd.service",
+        include_str!("guest/witness-initrd.service"),
+    ),
+    (
+        "local-fs.target",
+        "witness-early.service",
+        include_str!("guest/witness-early.service"),
+    ),
+    (
+        "local-fs.target",
+        "witness-local-fs.service",
+        include_str!("guest/witness-local-fs.service"),
+    ),
+    (
+        "multi-user.target",
+        "witness-late.service",
+        include_str!("guest/witness-late.service"),
+    ),
+];
+
+/// The unit that is for the initramfs, and the only one there.
+const INITRD_UNIT: &str = "witness-initrd.service";
+
+/// The witness as a program: built for the guest too, since it is static.
+fn witness() -> Result<Extra> {
+    let built = Path::new(env!("CARGO_BIN_EXE_witness"));
+    let dir = tempfile::tempdir().at(Path::new("a temporary directory"))?;
+    let small = dir.path().join("witness");
+    // Debugging information is five times the program, and an emulated machine unpacks it at every boot.
+    command::output(Command::new("strip").arg("-o").arg(&small).arg(built))?;
+    Ok(Extra::program(WITNESS, fs::read(&small).at(&small)?))
+}
+
+fn unit(wanted_by: &str, name: &str, text: &str) -> [Extra; 2] {
+    let dir = "/etc/systemd/system";
+    [
+        Extra::file(&format!("{dir}/{name}"), text),
+        Extra::link(
+            &format!("{dir}/{wanted_by}.wants/{name}"),
+            &format!("../{name}"),
+        ),
+    ]
+}
+
+/// What the root file system of every case has.
+///
+/// # Errors
+/// The witness cannot be prepared.
+pub fn root() -> Result<Vec<Extra>> {
+    let mut extras = vec![
+        witness()?,
+        // 00: it shall be the first of the generators, which run in the order of their names.
+        Extra::link("/etc/systemd/system-generators/00-witness", WITNESS),
+    ];
+    extras.extend(
+        UNITS
+            .iter()
+            .filter(|unit| unit.1 != INITRD_UNIT)
+            .flat_map(|(target, name, text)| unit(target, name, text)),
+    );
+    Ok(extras)
+}
+
+/// What an initramfs with systemd has.
+///
+/// # Errors
+/// The witness cannot be prepared.
+pub fn initrd() -> Result<Vec<Extra>> {
+    let mut extras = vec![witness()?];
+    extras.extend(
+        UNITS
+            .iter()
+            .filter(|unit| unit.1 == INITRD_UNIT)
+            .flat_map(|(target, name, text)| unit(target, name, text)),
+    );
+    Ok(extras)
+}
+
+/// What the guest gets on a disk of its own, so that other questions need no other image.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn input(steps: &[Step]) -> Result<tempfile::TempDir> {
+    let mut extras = vec![
+        Extra::file("late", include_str!("guest/late")),
+        Extra::file("digest", include_str!("guest/digest")),
+    ];
+    for (number, step) in steps.iter().enumerate() {
+        extras.push(Extra::file(
+            &format!("steps/{number:02}-{}", step.name),
+            step.script,
+        ));
+    }
+    tree::gather(&extras)
+}

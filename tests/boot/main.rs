@@ -1,0 +1,119 @@
+//! Boots: real Debian systems with what `make install` has made, looked at from inside by a witness that shares no
+//! code with the product.
+
+mod boots;
+mod case;
+mod cases;
+mod checks;
+mod guest;
+mod journal;
+mod mounts;
+mod observed;
+mod steps;
+mod watch;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use usr_policy_tests::machine::{Cache, Error, Result, Suite, image, namespace};
+
+use crate::boots::Boots;
+use crate::case::Case;
+
+/// The tree that `make install` has made; the Makefile sets it.
+const STAGE: &str = "USR_POLICY_STAGE";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(conclusion) => conclusion.exit_code(),
+        Err(error) => {
+            eprintln!("boot: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<Conclusion> {
+    let mut arguments = Arguments::from_args();
+    // Two machines at once on two cores take more than twice as long each.
+    arguments.test_threads = Some(1);
+    let cases = Arc::new(cases::all()?);
+    if arguments.list {
+        let trials = cases
+            .iter()
+            .map(|case| Trial::test(case.name, || Ok(())))
+            .collect();
+        return Ok(libtest_mimic::run(&arguments, trials));
+    }
+    namespace::become_root(&[STAGE])?;
+    namespace::enter_private_mounts()?;
+    let stage = env::var_os(STAGE).map(PathBuf::from);
+    let cache = Cache::open(&cache_dir()?)?;
+    forget_old(&cache, &cases, stage.as_deref())?;
+    let boots = Arc::new(Boots::new(cache, stage));
+    let trials = (0..cases.len())
+        .map(|index| {
+            let (boots, cases) = (Arc::clone(&boots), Arc::clone(&cases));
+            Trial::test(cases[index].name, move || {
+                judge(&boots, &cases, &cases[index]).map_err(Failed::from)
+            })
+        })
+        .collect();
+    Ok(libtest_mimic::run(&arguments, trials))
+}
+
+/// Boots a case, and its twin if need be, and asks its judge.
+fn judge(boots: &Boots, cases: &[Case], case: &Case) -> Result<()> {
+    let twin = match case.twin {
+        None => None,
+        Some(name) => {
+            let twin = cases.iter().find(|case| case.name == name);
+            Some(boots.twin(twin.ok_or_else(|| Error::new(format!("{name}: no such case")))?)?)
+        }
+    };
+    let seen = boots.boot(case)?;
+    let complaints = (case.judge)(&seen, twin.as_deref());
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{}\n\nall that was seen: {}",
+        complaints.join("\n"),
+        boots.results(case).display()
+    )))
+}
+
+/// Where systems, images and results are kept.
+fn cache_dir() -> Result<PathBuf> {
+    // Cargo's own place for the files of tests is somewhere in the target directory; cargo marks that one,
+    // and the one of each platform in it.
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    tmp.ancestors()
+        .filter(|dir| dir.join("CACHEDIR.TAG").exists())
+        .last()
+        .map(|target| target.join("boot"))
+        .ok_or_else(|| {
+            Error::new(format!(
+                "{}: no CACHEDIR.TAG above it; run this with cargo test",
+                tmp.display()
+            ))
+        })
+}
+
+/// Drops what no case of the present sources starts from.
+fn forget_old(cache: &Cache, cases: &[Case], stage: Option<&Path>) -> Result<()> {
+    if stage.is_none() && cases.iter().any(|case| case.image.needs_stage()) {
+        // A single case without the product can be run without it; nobody knows then what the others need.
+        return Ok(());
+    }
+    let _turn = cache.turn()?;
+    Suite::forget_old(cache)?;
+    image::keep_only(
+        cache,
+        &cases.iter().map(|case| &case.image).collect::<Vec<_>>(),
+        stage,
+    )
+}
