@@ -1,3 +1,6 @@
 //! What several test programs share.
 
+pub mod golden;
 pub mod machine;
+pub mod privilege;
+pub mod product;

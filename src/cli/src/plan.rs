@@ -64,6 +64,10 @@ fn show(out: &mut impl Write, tree: &UnitTree, steps: &[(Stage, Step)]) -> io::R
             Entry::File(bytes) | Entry::FileNeeding(_, bytes) => {
                 writeln!(out, "==> {directory}/{name} <==")?;
                 out.write_all(bytes)?;
+                // An fstab may end without a newline; the next head line starts a line all the same.
+                if !bytes.ends_with(b"\n") {
+                    writeln!(out)?;
+                }
             }
             Entry::Link(target) => writeln!(out, "==> {directory}/{name} -> {target}")?,
         }

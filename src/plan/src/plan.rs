@@ -158,10 +158,14 @@ impl Plan {
             fstab_lines: Vec::new(),
             problems: policy.problems,
         };
+        // A tmpfs that is left to somebody else is no tmpfs of ours, and may be none at all.
         let tmpfs: Vec<MountPoint> = policy
             .rules
             .iter()
-            .filter(|rule| matches!(rule.treatment, Treatment::Tmpfs(_)))
+            .filter(|rule| {
+                matches!(rule.treatment, Treatment::Tmpfs(_))
+                    && owner(&rule.mount_point) == Owner::UsrPolicy
+            })
             .map(|rule| rule.mount_point.clone())
             .collect();
         let usr = policy

@@ -286,7 +286,10 @@ fn mount_unit_text(plan: &Plan, mount: &PlannedMount, unit: &str) -> Vec<u8> {
     text.set("Documentation", DOCUMENTATION);
     match (&rule.origin, &plan.mode_origin) {
         (Origin::File { path, .. }, _) | (Origin::Table, Origin::File { path, .. }) => {
-            text.set_escaped("SourcePath", "", path);
+            // The name of a drop-in is somebody's free choice; it only explains, and must not add lines of its own.
+            if can_hold(path) {
+                text.set_escaped("SourcePath", "", path);
+            }
         }
         _ => {
             text.set("SourcePath", CMDLINE_FILE);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::OFlags;
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::plan::{FSTAB, Facts};
@@ -70,7 +71,8 @@ fn config_paths(
     let mut paths = Vec::new();
     for directory in CONFIG_DIRECTORIES {
         let path = format!("{directory}/{CONFIG_NAME}");
-        if root.open_at(&path, rustix::fs::OFlags::PATH).is_ok() {
+        // The name counts, wherever it leads: a link to /dev/null masks the rest, also below a root without a /dev.
+        if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
             paths.push(path);
             break;
         }
