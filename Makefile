@@ -63,7 +63,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd
 
 # Every boot, one after the other.
 boots: requirements-boot stage

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }));
     }
     for (name, test) in OTHERS {
-        trials.push(Trial::test(*name, || {
+        trials.push(Trial::test(*name, move || {
             test();
             Ok(())
         }));
