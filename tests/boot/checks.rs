@@ -195,10 +195,11 @@ fn usr_is_read_only(seen: &Observed, moment: &str) -> Result<(), String> {
     must(then.append == "EROFS", || {
         format!("opening a file in /usr to append: {}", then.append)
     })?;
-    let point = if moment == "initrd" {
-        "/sysroot/usr"
-    } else {
-        "/usr"
+    let point = match moment {
+        // Where a busybox initramfs mounts the root; one with systemd has it in /sysroot.
+        "initrd" if !then.mounts.at("/new_root").is_empty() => "/new_root/usr",
+        "initrd" => "/sysroot/usr",
+        _ => "/usr",
     };
     let mount = then.mounts.only(point)?;
     must(mount.has("ro"), || format!("{point} is {}", show(mount)))

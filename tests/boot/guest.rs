@@ -93,6 +93,29 @@ pub fn initrd() -> Result<Vec<Extra>> {
     Ok(extras)
 }
 
+/// What a busybox initramfs has that was built with [`hook`].
+///
+/// # Errors
+/// The witness cannot be prepared.
+pub fn busybox_initrd() -> Result<Vec<Extra>> {
+    Ok(vec![witness()?])
+}
+
+/// The witness as a hook of mkinitcpio, for the tree in which a busybox initramfs is made. Cleanup hooks run in reverse
+/// order: listed before a hook it looks at what that one has done.
+pub fn hook() -> [Extra; 2] {
+    [
+        Extra::file(
+            "/etc/initcpio/install/witness",
+            include_str!("guest/witness.install"),
+        ),
+        Extra::file(
+            "/etc/initcpio/hooks/witness",
+            include_str!("guest/witness.hook"),
+        ),
+    ]
+}
+
 /// What the guest gets on a disk of its own, so that other questions need no other image.
 ///
 /// # Errors

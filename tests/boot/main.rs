@@ -7,6 +7,7 @@ mod cases;
 mod checks;
 mod guest;
 mod journal;
+mod mkinitcpio;
 mod mounts;
 mod observed;
 mod steps;
@@ -40,15 +41,18 @@ fn run() -> Result<Conclusion> {
     let mut arguments = Arguments::from_args();
     // Two machines at once on two cores take more than twice as long each.
     arguments.test_threads = Some(1);
-    let cases = Arc::new(cases::all()?);
+    let mut cases = cases::all()?;
+    cases.extend(mkinitcpio::cases()?);
+    let cases = Arc::new(cases);
     if arguments.list {
         let trials = cases
             .iter()
             .map(|case| Trial::test(case.name, || Ok(())))
+            .chain(without_source())
             .collect();
         return Ok(libtest_mimic::run(&arguments, trials));
     }
-    namespace::become_root(&[STAGE])?;
+    namespace::become_root(&[STAGE, mkinitcpio::SOURCE])?;
     namespace::enter_private_mounts()?;
     let stage = env::var_os(STAGE).map(PathBuf::from);
     let cache = Cache::open(&cache_dir()?)?;
@@ -61,8 +65,24 @@ fn run() -> Result<Conclusion> {
                 judge(&boots, &cases, &cases[index]).map_err(Failed::from)
             })
         })
+        .chain(without_source())
         .collect();
     Ok(libtest_mimic::run(&arguments, trials))
+}
+
+/// The cases that are not run for want of a checkout of mkinitcpio, so that the skip is seen.
+fn without_source() -> Vec<Trial> {
+    if mkinitcpio::source().is_some() {
+        return Vec::new();
+    }
+    eprintln!(
+        "boot: no boots with mkinitcpio itself: set {} to a checkout of it",
+        mkinitcpio::SOURCE
+    );
+    mkinitcpio::WITH_SOURCE
+        .iter()
+        .map(|name| Trial::test(*name, || Ok(())).with_ignored_flag(true))
+        .collect()
 }
 
 /// Boots a case, and its twin if need be, and asks its judge.

@@ -62,7 +62,7 @@ impl Image {
         };
         let disk = of(&self.root, &self.root_extras)?.with(disk::recipe());
         let initramfs =
-            of(&self.initramfs_tree, &self.initramfs_extras)?.with(self.initramfs.recipe().text());
+            of(&self.initramfs_tree, &self.initramfs_extras)?.with(self.initramfs.recipe()?.text());
         Ok((disk.text(), initramfs.text()))
     }
 

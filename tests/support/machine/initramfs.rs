@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::command;
@@ -13,10 +13,20 @@ use super::suite::System;
 use super::tree::{Extra, Tree, gather};
 
 /// Who makes the image. A new kind is a variant here and an arm in [`Initramfs::make`] and [`Initramfs::recipe`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Initramfs {
     /// The suite's own dracut, with systemd.
     Dracut,
+    /// Busybox and these hooks of mkinitcpio, found in the tree where mkinitcpio looks for them; what makes the image
+    /// and what runs it at boot is our own (`tests/support/mkinitcpio`), and Debian's static busybox.
+    Busybox(&'static [&'static str]),
+    /// mkinitcpio itself, with these hooks.
+    Mkinitcpio {
+        /// A checkout of it.
+        source: PathBuf,
+        /// As in mkinitcpio.conf(5).
+        hooks: &'static [&'static str],
+    },
 }
 
 /// Modules of dracut that none of these machines needs; each costs seconds of an emulated boot.
@@ -37,19 +47,42 @@ const DRACUT_OPTIONS: &[&str] = &[
     "--no-early-microcode",
 ];
 
+/// What makes images from hooks of mkinitcpio.
+const MKINITCPIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/mkinitcpio");
+
 /// Where the image is written, seen from inside the tree.
 const IMAGE: &str = "/run/initramfs.img";
 
 impl Initramfs {
     /// Everything that decides how the image is made, for its key.
-    #[must_use]
-    pub fn recipe(self) -> Key {
+    ///
+    /// # Errors
+    /// What makes it cannot be read.
+    pub fn recipe(&self) -> Result<Key> {
         match self {
-            Self::Dracut => Key::new()
+            Self::Dracut => Ok(Key::new()
                 .with("dracut")
                 .with(DRACUT_OMIT)
                 .with(DRACUT_DRIVERS)
-                .with(DRACUT_OPTIONS.join(" ")),
+                .with(DRACUT_OPTIONS.join(" "))),
+            Self::Busybox(hooks) => Key::new()
+                .with("busybox")
+                .with(hooks.join(" "))
+                .with_tree(Path::new(MKINITCPIO)),
+            Self::Mkinitcpio { source, hooks } => {
+                let mut key = Key::new()
+                    .with("mkinitcpio")
+                    .with(hooks.join(" "))
+                    .with_tree(Path::new(MKINITCPIO))?;
+                for dir in ["install", "hooks"] {
+                    key = key.with_tree(&source.join(dir))?;
+                }
+                for file in ["mkinitcpio", "functions", "init", "init_functions"] {
+                    let file = source.join(file);
+                    key = key.with(fs::read(&file).at(&file)?);
+                }
+                Ok(key)
+            }
         }
     }
 
@@ -57,21 +90,50 @@ impl Initramfs {
     ///
     /// # Errors
     /// The tree cannot be prepared, or the program fails.
-    pub fn make(self, system: &System, tree: Tree, image: &Path, log: &Path) -> Result<()> {
-        let tree = tree.with_api_mounts()?;
-        let mut command = Command::new("chroot");
-        command.arg(tree.root());
+    pub fn make(&self, system: &System, tree: Tree, image: &Path, log: &Path) -> Result<()> {
         match self {
-            Self::Dracut => command
-                .arg("dracut")
-                .args(DRACUT_OPTIONS)
-                .args(["--omit", DRACUT_OMIT, "--drivers", DRACUT_DRIVERS])
-                .args(["--kver", &system.kernel_version, IMAGE]),
-        };
-        command::run(&mut command, log)?;
-        let made = tree.root().join(IMAGE.trim_start_matches('/'));
-        fs::copy(&made, image).at(&made).map(drop)
+            Self::Dracut => {
+                let tree = tree.with_api_mounts()?;
+                let mut command = Command::new("chroot");
+                command
+                    .arg(tree.root())
+                    .arg("dracut")
+                    .args(DRACUT_OPTIONS)
+                    .args(["--omit", DRACUT_OMIT, "--drivers", DRACUT_DRIVERS])
+                    .args(["--kver", &system.kernel_version, IMAGE]);
+                command::run(&mut command, log)?;
+                take(&tree, image)
+            }
+            Self::Busybox(hooks) => {
+                let dir = tempfile::tempdir().at(Path::new("a temporary directory"))?;
+                let mut command = Command::new(format!("{MKINITCPIO}/build"));
+                command
+                    .arg(tree.root())
+                    .arg(&system.kernel_version)
+                    .arg(dir.path())
+                    .args(*hooks);
+                command::run(&mut command, log)?;
+                pack(dir.path(), image, log)
+            }
+            Self::Mkinitcpio { source, hooks } => {
+                let tree = tree.with_api_mounts()?;
+                let mut command = Command::new(format!("{MKINITCPIO}/real"));
+                command
+                    .arg(tree.root())
+                    .arg(source)
+                    .arg(&system.kernel_version)
+                    .args(*hooks);
+                command::run(&mut command, log)?;
+                take(&tree, image)
+            }
+        }
     }
+}
+
+/// Takes the image out of the tree in which it was made.
+fn take(tree: &Tree, image: &Path) -> Result<()> {
+    let made = tree.root().join(IMAGE.trim_start_matches('/'));
+    fs::copy(&made, image).at(&made).map(drop)
 }
 
 /// Adds files to an image as a second archive behind the first: the kernel unpacks one over the other, so that nothing
@@ -81,13 +143,26 @@ impl Initramfs {
 /// cpio fails, or the image cannot be written.
 pub fn append(image: &Path, extras: &[Extra], log: &Path) -> Result<()> {
     let dir = gather(extras)?;
+    let archive = tempfile::NamedTempFile::new().at(Path::new("a temporary file"))?;
+    pack(dir.path(), archive.path(), log)?;
+    let bytes = fs::read(archive.path()).at(archive.path())?;
+    let mut file = File::options().append(true).open(image).at(image)?;
+    let end = file.seek(SeekFrom::End(0)).at(image)?;
+    // An archive begins at a multiple of four (Documentation/driver-api/early-userspace/buffer-format.rst).
+    let padding = vec![0; usize::try_from(end.next_multiple_of(4) - end).unwrap_or_default()];
+    file.write_all(&padding)
+        .and_then(|()| file.write_all(&bytes))
+        .at(image)
+}
+
+/// Makes an archive of all that is below a directory; root owns it.
+fn pack(dir: &Path, archive: &Path, log: &Path) -> Result<()> {
     let mut names = Vec::new();
-    list(dir.path(), Path::new(""), &mut names)?;
+    list(dir, Path::new(""), &mut names)?;
     let list = tempfile::NamedTempFile::new().at(Path::new("a temporary file"))?;
     fs::write(list.path(), names).at(list.path())?;
-    let archive = list.path().with_extension("cpio");
     let mut cpio = Command::new("cpio");
-    cpio.current_dir(dir.path())
+    cpio.current_dir(dir)
         .args([
             "--create",
             "--format=newc",
@@ -96,17 +171,8 @@ pub fn append(image: &Path, extras: &[Extra], log: &Path) -> Result<()> {
             "--quiet",
             "--file",
         ])
-        .arg(&archive);
-    command::run_on(list.path(), &mut cpio, log)?;
-    let bytes = fs::read(&archive).at(&archive)?;
-    fs::remove_file(&archive).at(&archive)?;
-    let mut file = File::options().append(true).open(image).at(image)?;
-    let end = file.seek(SeekFrom::End(0)).at(image)?;
-    // An archive begins at a multiple of four (Documentation/driver-api/early-userspace/buffer-format.rst).
-    let padding = vec![0; usize::try_from(end.next_multiple_of(4) - end).unwrap_or_default()];
-    file.write_all(&padding)
-        .and_then(|()| file.write_all(&bytes))
-        .at(image)
+        .arg(archive);
+    command::run_on(list.path(), &mut cpio, log)
 }
 
 /// Writes every name below `dir`, parents first, each with a final NUL.
