@@ -3,22 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use usr_policy_tests::machine::key::Key;
-use usr_policy_tests::machine::{At, Cache, Ended, Error, Qemu, Result, cache, command, disk};
+use usr_policy_tests::machine::{At, Boot, Cache, Qemu, Result};
 
 use crate::case::Case;
 use crate::guest;
 use crate::observed::Observed;
-
-/// Room for everything that a guest brings back.
-const OUTPUT_SIZE: u64 = 64 << 20;
-
-/// Lines of the console that a failure repeats.
-const TAIL: usize = 25;
 
 /// The boots of one run of the tests.
 pub struct Boots {
@@ -92,72 +84,14 @@ impl Boots {
     fn run(&self, case: &Case) -> Result<Arc<Observed>> {
         let made = case.image.make(&self.cache, self.stage.as_deref())?;
         let dir = self.results(case);
-        cache::remove(&dir)?;
-        fs::create_dir_all(&dir).at(&dir)?;
-        let file = |name: &str| dir.join(name);
-        let (console, log, input, output) = (
-            file("console.log"),
-            file("log"),
-            file("input.tar"),
-            file("output.tar"),
-        );
-        disk::archive(guest::input(&case.steps)?.path(), &input, &log)?;
-        let machine = Qemu {
-            kernel: &made.kernel,
-            initramfs: &made.initramfs,
-            root: &made.disk,
-            input: &input,
-            output: &output,
+        let boot = Boot {
+            made: &made,
             words: case.words,
-            console: &console,
-            lines: &file("lines.log"),
+            dir: &dir,
+            proof: "journal.out",
         };
-        let began = Instant::now();
-        let mut ended = Ended::TimeLimit;
-        for repeated in [false, true] {
-            disk::empty(&output, OUTPUT_SIZE)?;
-            ended = machine.run(&file("qemu.log"))?;
-            if reached_user_space(&console) {
-                break;
-            }
-            // The emulator's fault, about once in thirty boots of an old kernel; nothing else is ever repeated.
-            if !repeated {
-                eprintln!(
-                    "{}: no line of user space on the console; booting once more",
-                    case.name
-                );
-                fs::copy(&console, file("console-of-the-first-try.log")).at(&console)?;
-            }
-        }
-        let took = began.elapsed();
-        let guest = file("guest");
-        fs::create_dir_all(&guest).at(&guest)?;
-        let unpacked = command::run(
-            Command::new("tar")
-                .arg("--extract")
-                .arg("--file")
-                .arg(&output)
-                .arg("-C")
-                .arg(&guest),
-            &log,
-        );
-        if ended == Ended::TimeLimit || unpacked.is_err() || !guest.join("journal.out").exists() {
-            let what = match ended {
-                Ended::TimeLimit => "did not switch itself off in time",
-                Ended::ByItself => "brought nothing back",
-            };
-            return Err(Error::new(format!(
-                "the guest {what}; {} ends with\n{}\n\n{} ends with\n{}",
-                console.display(),
-                command::tail(&console, TAIL),
-                file("lines.log").display(),
-                command::tail(&file("lines.log"), 5),
-            )));
-        }
-        for done in [&input, &output] {
-            cache::remove(done)?;
-        }
-        let key = file("key");
+        let took = boot.run(guest::input(&case.steps)?.path(), || Ok(()))?;
+        let key = dir.join("key");
         fs::write(&key, boot_key(case, &made.key)).at(&key)?;
         let seen = self.remember(case, &dir)?;
         let gap = seen.watch.longest_gap() / 1000;
@@ -182,18 +116,4 @@ fn boot_key(case: &Case, image: &str) -> String {
             key.with(step.name).with(step.script)
         })
         .text()
-}
-
-/// Whether anything but the kernel has written to the console.
-fn reached_user_space(console: &Path) -> bool {
-    let text = fs::read(console).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().any(|line| {
-        // A line of the kernel begins with its time: `[    1.234567] `.
-        let time = line
-            .trim_start()
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once(']'));
-        let kernel = time.is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok());
-        !kernel && !line.trim().is_empty()
-    })
 }

@@ -55,7 +55,7 @@ fn run() -> Result<Conclusion> {
     namespace::become_root(&[STAGE, mkinitcpio::SOURCE])?;
     namespace::enter_private_mounts()?;
     let stage = env::var_os(STAGE).map(PathBuf::from);
-    let cache = Cache::open(&cache_dir()?)?;
+    let cache = Cache::of_this_build()?;
     forget_old(&cache, &cases, stage.as_deref())?;
     let boots = Arc::new(Boots::new(cache, stage));
     let trials = (0..cases.len())
@@ -104,23 +104,6 @@ fn judge(boots: &Boots, cases: &[Case], case: &Case) -> Result<()> {
         complaints.join("\n"),
         boots.results(case).display()
     )))
-}
-
-/// Where systems, images and results are kept.
-fn cache_dir() -> Result<PathBuf> {
-    // Cargo's own place for the files of tests is somewhere in the target directory; cargo marks that one,
-    // and the one of each platform in it.
-    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    tmp.ancestors()
-        .filter(|dir| dir.join("CACHEDIR.TAG").exists())
-        .last()
-        .map(|target| target.join("boot"))
-        .ok_or_else(|| {
-            Error::new(format!(
-                "{}: no CACHEDIR.TAG above it; run this with cargo test",
-                tmp.display()
-            ))
-        })
 }
 
 /// Drops what no case of the present sources starts from.

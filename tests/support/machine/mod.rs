@@ -4,6 +4,7 @@
 //! hash of what went into it ([`Cache`]), so the same machine is made once and boots many times.
 
 pub mod base;
+pub mod boot;
 pub mod cache;
 pub mod command;
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod repository;
 pub mod suite;
 pub mod tree;
 
+pub use boot::Boot;
 pub use cache::Cache;
 pub use error::{At, Error, Result};
 pub use image::{Image, Made};

@@ -70,6 +70,15 @@ impl Qemu<'_> {
     /// # Errors
     /// QEMU cannot be run, or fails.
     pub fn run(&self, log: &Path) -> Result<Ended> {
+        self.run_watched(log, || Ok(()))
+    }
+
+    /// Runs the machine until it stops, and calls a function several times a second meanwhile: who reads the files of
+    /// the serial ports there sees what the guest writes as it writes it. Its error stops the machine.
+    ///
+    /// # Errors
+    /// Those of [`Qemu::run`] and of the function.
+    pub fn run_watched(&self, log: &Path, mut look: impl FnMut() -> Result<()>) -> Result<Ended> {
         let mut child = self.command(log)?.spawn().map_err(|error| {
             Error::new(format!(
                 "qemu-system-x86_64: {error}; tests/requirements boot installs what is needed"
@@ -77,7 +86,15 @@ impl Qemu<'_> {
         })?;
         let began = Instant::now();
         loop {
-            if let Some(status) = child.try_wait().at(log)? {
+            let stopped = child.try_wait().at(log)?;
+            // Once more after the end, for the last lines.
+            if let Err(error) = look() {
+                if stopped.is_none() {
+                    child.kill().and_then(|()| child.wait()).at(log)?;
+                }
+                return Err(error);
+            }
+            if let Some(status) = stopped {
                 if status.success() {
                     return Ok(Ended::ByItself);
                 }

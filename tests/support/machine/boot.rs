@@ -1,0 +1,131 @@
+//! One boot of an image: what the guest is given, what it says and what it brings back, below one directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::cache;
+use super::command::{self, tail};
+use super::disk;
+use super::error::{At, Error, Result};
+use super::image::Made;
+use super::qemu::{Ended, Qemu};
+
+/// Room for everything that a guest brings back.
+const OUTPUT_SIZE: u64 = 64 << 20;
+
+/// Lines of the console that a failure repeats.
+const TAIL: usize = 25;
+
+/// A boot, and the directory of its records.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot<'a> {
+    /// What the machine starts from.
+    pub made: &'a Made,
+    /// More words on the kernel command line.
+    pub words: &'a str,
+    /// Where all of it is kept. What is there from an earlier boot is removed.
+    pub dir: &'a Path,
+    /// A file that the guest brings back if it has come to its end.
+    pub proof: &'a str,
+}
+
+impl Boot<'_> {
+    /// What the guest has written to its console.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    /// What the guest has written to the second serial port.
+    #[must_use]
+    pub fn lines(&self) -> PathBuf {
+        self.dir.join("lines.log")
+    }
+
+    /// What the guest has brought back.
+    #[must_use]
+    pub fn guest(&self) -> PathBuf {
+        self.dir.join("guest")
+    }
+
+    /// Gives the guest a directory as a tar archive on a disk of its own, boots it, and unpacks the archive that it has
+    /// written to another disk. Returns how long the machine ran.
+    ///
+    /// `look` is called while it runs, as in [`Qemu::run_watched`].
+    ///
+    /// # Errors
+    /// The machine cannot be run, or does not come to its end.
+    pub fn run(&self, input: &Path, mut look: impl FnMut() -> Result<()>) -> Result<Duration> {
+        cache::remove(self.dir)?;
+        let guest = self.guest();
+        fs::create_dir_all(&guest).at(&guest)?;
+        let file = |name: &str| self.dir.join(name);
+        let (archive, output, log) = (file("input.tar"), file("output.tar"), file("log"));
+        let (console, lines) = (self.console(), self.lines());
+        disk::archive(input, &archive, &log)?;
+        let machine = Qemu {
+            kernel: &self.made.kernel,
+            initramfs: &self.made.initramfs,
+            root: &self.made.disk,
+            input: &archive,
+            output: &output,
+            words: self.words,
+            console: &console,
+            lines: &lines,
+        };
+        let began = Instant::now();
+        let mut ended = Ended::TimeLimit;
+        for repeated in [false, true] {
+            disk::empty(&output, OUTPUT_SIZE)?;
+            ended = machine.run_watched(&file("qemu.log"), &mut look)?;
+            if reached_user_space(&console) {
+                break;
+            }
+            // The emulator's fault, about once in thirty boots of an old kernel; nothing else is ever repeated.
+            if !repeated {
+                eprintln!(
+                    "{}: no line of user space on the console; booting once more",
+                    console.display()
+                );
+                fs::copy(&console, file("console-of-the-first-try.log")).at(&console)?;
+            }
+        }
+        let took = began.elapsed();
+        let mut unpack = Command::new("tar");
+        unpack.arg("--extract").arg("--file").arg(&output);
+        let unpacked = command::run(unpack.arg("-C").arg(&guest), &log);
+        if ended == Ended::TimeLimit || unpacked.is_err() || !guest.join(self.proof).exists() {
+            let what = match ended {
+                Ended::TimeLimit => "did not switch itself off in time",
+                Ended::ByItself => "brought nothing back",
+            };
+            return Err(Error::new(format!(
+                "the guest {what}; {} ends with\n{}\n\n{} ends with\n{}",
+                console.display(),
+                tail(&console, TAIL),
+                lines.display(),
+                tail(&lines, 5),
+            )));
+        }
+        for done in [&archive, &output] {
+            cache::remove(done)?;
+        }
+        Ok(took)
+    }
+}
+
+/// Whether anything but the kernel has written to the console.
+fn reached_user_space(console: &Path) -> bool {
+    let text = fs::read(console).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().any(|line| {
+        // A line of the kernel begins with its time: `[    1.234567] `.
+        let time = line
+            .trim_start()
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'));
+        let kernel = time.is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok());
+        !kernel && !line.trim().is_empty()
+    })
+}
