@@ -1,6 +1,6 @@
 //! A boot that is a test: an image, words, steps and a judge.
 
-use usr_policy_tests::machine::{Contents, Image, Initramfs, Product, Result, Suite};
+use usr_policy_tests::machine::{Contents, Extra, Image, Initramfs, Product, Result, Suite};
 
 use crate::guest;
 use crate::observed::Observed;
@@ -41,6 +41,22 @@ pub fn plain() -> Contents {
         removed: Vec::new(),
         extras: Vec::new(),
     }
+}
+
+/// The product as `make install` leaves it, less some of its paths.
+pub fn installed(without: &[&str]) -> Contents {
+    Contents {
+        product: Product::Stage {
+            without: without.iter().map(|path| (*path).to_owned()).collect(),
+        },
+        ..plain()
+    }
+}
+
+/// The same contents with more in them.
+pub fn with(mut contents: Contents, extras: impl IntoIterator<Item = Extra>) -> Contents {
+    contents.extras.extend(extras);
+    contents
 }
 
 /// An image whose initramfs dracut makes in the very tree that is booted.

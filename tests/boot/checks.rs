@@ -483,7 +483,8 @@ pub fn verify_ends(seen: &Observed, code: i32) -> Result<(), String> {
     })
 }
 
-fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
+/// Nothing is logged as an error that the twin does not log as well.
+pub fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
     must(!twin.journal.is_empty(), || {
         "the journal of the twin is empty".to_owned()
     })?;

@@ -4,12 +4,11 @@
 use std::env;
 use std::path::PathBuf;
 
-use usr_policy_tests::machine::{Contents, Image, Initramfs, Product, Result, Suite};
+use usr_policy_tests::machine::{Image, Initramfs, Result, Suite};
 
-use crate::case::{Case, plain};
-use crate::checks;
+use crate::case::{Case, installed};
+use crate::cases::off_and_strict;
 use crate::guest;
-use crate::steps::{MERGE_BY_HAND, PACMAN};
 
 /// Names a checkout of mkinitcpio, which Debian does not package.
 pub const SOURCE: &str = "MKINITCPIO_SRC";
@@ -74,7 +73,7 @@ pub fn cases() -> Result<Vec<Case>> {
         let image = Image {
             name: "trixie-mkinitcpio-systemd".to_owned(),
             initramfs: Initramfs::Mkinitcpio { source, hooks },
-            initramfs_tree: installed(),
+            initramfs_tree: installed(&[]),
             initramfs_extras: guest::initrd()?,
             ..busybox("", Initramfs::Dracut)?
         };
@@ -83,52 +82,17 @@ pub fn cases() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The two boots of an image.
-fn off_and_strict([off, strict]: [&'static str; 2], image: &Image) -> [Case; 2] {
-    let steps = [&PACMAN[..], &MERGE_BY_HAND].concat();
-    [
-        Case {
-            name: off,
-            image: image.clone(),
-            words: "",
-            steps: steps.clone(),
-            twin: None,
-            judge: |seen, _| checks::off(seen).broken(),
-        },
-        Case {
-            name: strict,
-            image: image.clone(),
-            words: "usrpolicy=strict",
-            steps,
-            twin: Some(off),
-            judge: |seen, twin| match twin {
-                Some(twin) => checks::strict_from_the_initrd(seen, twin).broken(),
-                None => vec!["this needs its twin".to_owned()],
-            },
-        },
-    ]
-}
-
 /// An image whose initramfs is made with the witness among the hooks.
 fn busybox(name: &str, initramfs: Initramfs) -> Result<Image> {
-    let mut initramfs_tree = installed();
+    let mut initramfs_tree = installed(&[]);
     initramfs_tree.extras.extend(guest::hook());
     Ok(Image {
         name: name.to_owned(),
         suite: Suite::Trixie,
-        root: installed(),
+        root: installed(&[]),
         root_extras: guest::root()?,
         initramfs,
         initramfs_tree,
         initramfs_extras: guest::busybox_initrd()?,
     })
-}
-
-fn installed() -> Contents {
-    Contents {
-        product: Product::Stage {
-            without: Vec::new(),
-        },
-        ..plain()
-    }
 }
