@@ -20,6 +20,8 @@ pub struct Entry {
     pub vfstype: Vec<u8>,
     /// Fourth field, split at commas (quotes protect a comma, as libmount has it); `defaults` where it is missing.
     pub mntops: Vec<Vec<u8>>,
+    /// Sixth field: in which round fsck(8) checks it; 0, or a field that is missing or no such number, is never.
+    pub passno: u32,
 }
 
 /// A line that mount(8) leaves out, or that names no place, and why.
@@ -139,11 +141,13 @@ fn read(line: u32, bytes: &[u8]) -> (Option<Entry>, Option<Problem>) {
         }
     };
     let mntops = options(&octal::decoded(fields.next().unwrap_or(b"defaults")));
+    let numbers = [fields.next(), fields.next()];
     if vfstype.is_empty() {
         problem = problem.or(Some(Problem::MissingFields));
-    } else if !fields.by_ref().take(2).all(is_number) {
+    } else if !numbers.into_iter().flatten().all(is_number) {
         problem = problem.or(Some(Problem::NotANumber));
     }
+    let passno = numbers[1].and_then(|field| str::from_utf8(field).ok()?.parse().ok());
     (
         Some(Entry {
             line,
@@ -151,6 +155,7 @@ fn read(line: u32, bytes: &[u8]) -> (Option<Entry>, Option<Problem>) {
             file,
             vfstype: octal::decode(vfstype),
             mntops,
+            passno: passno.unwrap_or(0),
         }),
         problem,
     )
@@ -193,7 +198,7 @@ fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Splits options at commas, save where `"` or a backslash protects them.
 ///
 /// Source: util-linux libmount/src/optstr.c, `mnt_optstr_next_option`.
-fn options(list: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn options(list: &[u8]) -> Vec<Vec<u8>> {
     let mut quoted = false;
     let mut previous = 0;
     let separates = |&byte: &u8| {
@@ -255,6 +260,7 @@ mod tests {
                 file: point("/usr"),
                 vfstype: b"ext4".to_vec(),
                 mntops: vec![b"ro".to_vec(), b"noatime".to_vec()],
+                passno: 2,
             }
         );
     }
@@ -286,6 +292,20 @@ mod tests {
     #[test]
     fn missing_options_are_defaults() {
         assert_eq!(one("/dev/a /a ext4").mntops, [b"defaults"]);
+    }
+
+    #[test]
+    fn only_a_number_above_zero_in_the_sixth_field_asks_for_a_check() {
+        for (line, passno) in [
+            ("/dev/a /a ext4", 0),
+            ("/dev/a /a ext4 rw 1", 0),
+            ("/dev/a /a ext4 rw 1 2", 2),
+            ("/dev/a /a ext4 rw 0 +1", 1),
+            ("/dev/a /a ext4 rw 0 -1", 0),
+            ("/dev/a /a ext4 rw 0 99999999999999999999", 0),
+        ] {
+            assert_eq!(one(line).passno, passno, "{line}");
+        }
     }
 
     #[test]

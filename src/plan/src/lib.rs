@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! command line, configuration, fstab  ->  Policy  ->  Plan  ->  UnitTree      (the generator, `usr-policy plan`)
-//!                                                          ->  what to mount (the initramfs stages)
+//!                                                          ->  what to mount (the initramfs stages, pre-init)
 //!                                                          ->  Report        (`usr-policy verify`)
 //! ```
 #![no_std]
@@ -21,8 +21,11 @@ pub mod mount_point;
 pub mod mountinfo;
 pub mod octal;
 pub mod package_manager;
+pub mod partition_table;
 pub mod plan;
 pub mod policy;
+pub mod pre_init;
+pub mod superblock;
 pub mod text;
 pub mod unit;
 pub mod unit_name;

@@ -127,6 +127,8 @@ pub struct Plan {
     pub usr_line_is_writable: bool,
     /// Lines of fstab that cannot be read.
     pub fstab_lines: Vec<fstab::BadLine>,
+    /// What pre-init starts, where it is told.
+    pub real_init: Option<MountPoint>,
     /// Words that could not be understood.
     pub problems: Vec<Problem>,
 }
@@ -137,11 +139,7 @@ impl Plan {
     #[must_use]
     pub fn new(facts: &Facts) -> Self {
         let policy = Policy::new(&facts.cmdline, &facts.configuration);
-        let text = facts
-            .fstab
-            .as_deref()
-            .filter(|_| fstab_is_enabled(&facts.cmdline))
-            .unwrap_or_default();
+        let text = enabled_fstab(facts);
         let fstab = Fstab::parse(text);
         let owner = |path: &MountPoint| owner_of(path, &fstab, &facts.cmdline);
 
@@ -156,6 +154,7 @@ impl Plan {
             fstab_without_usr: None,
             usr_line_is_writable: false,
             fstab_lines: Vec::new(),
+            real_init: policy.real_init,
             problems: policy.problems,
         };
         // A tmpfs that is left to somebody else is no tmpfs of ours, and may be none at all.
@@ -214,16 +213,21 @@ impl Plan {
     }
 }
 
-/// `fstab=no` makes systemd-fstab-generator(8) leave fstab alone.
-fn fstab_is_enabled(cmdline: &Cmdline) -> bool {
-    let last = cmdline.with_key("fstab").next_back();
-    !last
+/// The text of fstab; empty under `fstab=no`, which makes systemd-fstab-generator(8) leave it alone.
+pub(crate) fn enabled_fstab(facts: &Facts) -> &[u8] {
+    let last = facts.cmdline.with_key("fstab").next_back();
+    let is_disabled = last
         .and_then(|word| word.value.as_deref())
         .is_some_and(|value| {
             ["0", "no", "n", "false", "f", "off"]
                 .iter()
                 .any(|no| value.eq_ignore_ascii_case(no.as_bytes()))
-        })
+        });
+    facts
+        .fstab
+        .as_deref()
+        .filter(|_| !is_disabled)
+        .unwrap_or_default()
 }
 
 fn owner_of(path: &MountPoint, fstab: &Fstab, cmdline: &Cmdline) -> Owner {
@@ -249,6 +253,8 @@ pub enum Stage {
     Early,
     /// In the initramfs, when everything that fstab wants there is mounted.
     Late,
+    /// Where no initramfs ran, in the first process, before it becomes the real init.
+    Init,
     /// In the real root.
     Host,
 }
@@ -258,6 +264,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Stage::Early => "early",
             Stage::Late => "late",
+            Stage::Init => "init",
             Stage::Host => "host",
         })
     }
@@ -375,7 +382,7 @@ impl Plan {
         if !seen.root_mounted {
             return Step::Leave(Why::NoRoot);
         }
-        if stage != Stage::Host && is_overlay_root(cmdline) {
+        if matches!(stage, Stage::Early | Stage::Late) && is_overlay_root(cmdline) {
             return Step::Leave(Why::OverlayRoot);
         }
         let owner = self

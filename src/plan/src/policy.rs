@@ -330,6 +330,8 @@ pub enum Complaint {
     Lock(Vec<u8>),
     /// A boolean that is none.
     Boolean(&'static str, Vec<u8>),
+    /// `usrpolicy.init=` with something that is no absolute path.
+    RealInit(Vec<u8>),
     /// A `usrpolicy.` word that this version does not know.
     UnknownWord(Vec<u8>),
     /// A key or a section that this version does not know.
@@ -380,6 +382,11 @@ impl fmt::Display for Complaint {
             Complaint::Boolean(key, word) => {
                 write!(f, "{key}={} is not a boolean; use yes or no", Shown(word))
             }
+            Complaint::RealInit(word) => write!(
+                f,
+                "usrpolicy.init={} is not the path of a program; write an absolute one such as /sbin/init",
+                Shown(word)
+            ),
             Complaint::UnknownWord(word) => {
                 write!(f, "{} is not a word of usr-policy; remove it", Shown(word))
             }
@@ -463,6 +470,8 @@ pub struct Policy {
     pub lock: Lock,
     /// Whether systemd-sysext is pulled in at boot.
     pub sysext_at_boot: bool,
+    /// What pre-init starts when it is done; `None` for what it finds.
+    pub real_init: Option<MountPoint>,
     /// The rows, `/usr` first, then the database, then the other paths by name.
     pub rules: Vec<Rule>,
     /// What could not be understood.
@@ -479,6 +488,7 @@ impl Policy {
                 mode_origin: Origin::Table,
                 lock: Lock::Merged,
                 sysext_at_boot: false,
+                real_init: None,
                 rules: Vec::new(),
                 problems: Vec::new(),
             },
@@ -620,6 +630,8 @@ impl Reader {
                 (b".lock", value) => parse_lock(value.as_deref().unwrap_or_default())
                     .map(|lock| self.policy.lock = lock),
                 (b".path", value) => self.path_word(value.as_deref().unwrap_or_default()),
+                (b".init", value) => parse_real_init(value.as_deref().unwrap_or_default())
+                    .map(|path| self.policy.real_init = Some(path)),
                 ([b'.', ..], _) => Err(Complaint::UnknownWord(whole(word))),
                 // A word of somebody else's that only begins like ours.
                 _ => Ok(()),
@@ -792,6 +804,14 @@ fn parse_boolean(word: &[u8]) -> Option<bool> {
     } else {
         None
     }
+}
+
+/// The root directory is an absolute path too, and no program.
+fn parse_real_init(word: &[u8]) -> Result<MountPoint, Complaint> {
+    MountPoint::new(word)
+        .ok()
+        .filter(|path| path.as_bytes() != b"/")
+        .ok_or_else(|| Complaint::RealInit(word.into()))
 }
 
 fn parse_treatment(word: &[u8]) -> Result<Asked, Complaint> {

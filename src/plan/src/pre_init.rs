@@ -1,0 +1,596 @@
+//! A boot without an initramfs: what the first process mounts on `/usr`, and what it starts then.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::cmdline::Cmdline;
+use crate::fstab::{self, Fstab};
+use crate::mount_point::MountPoint;
+use crate::partition_table::Partition;
+use crate::plan::{Facts, Owner, enabled_fstab};
+use crate::superblock::Superblock;
+use crate::text::Shown;
+
+/// Where `make install-init` puts a copy of the boot program: on the root file system, for `/usr` is not there yet.
+pub const PRE_INIT: &str = "/usr-policy-init";
+
+/// What is started where `usrpolicy.init=` says nothing else, in this order; the shell for whoever has to mend the rest.
+pub const REAL_INITS: [&str; 3] = ["/sbin/init", "/usr/lib/systemd/systemd", SHELL];
+
+/// The last of [`REAL_INITS`]. The kernel's words for an init would be a script's name to it.
+pub const SHELL: &str = "/bin/sh";
+
+/// A file system that every program expects, and that the kernel leaves to the first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiFileSystem {
+    /// Its type.
+    pub fs_type: &'static str,
+    /// Where it belongs.
+    pub mount_point: &'static str,
+    /// Its options: systemd keeps what is mounted already, so they are the ones that it uses.
+    pub options: &'static str,
+}
+
+/// Source: systemd src/shared/mount-setup.c, `mount_table`, and src/basic/mountpoint-util.h, `TMPFS_LIMITS_*`.
+pub const API_FILE_SYSTEMS: [ApiFileSystem; 4] = [
+    ApiFileSystem {
+        fs_type: "proc",
+        mount_point: "/proc",
+        options: "nosuid,nodev,noexec",
+    },
+    ApiFileSystem {
+        fs_type: "sysfs",
+        mount_point: "/sys",
+        options: "nosuid,nodev,noexec",
+    },
+    ApiFileSystem {
+        fs_type: "devtmpfs",
+        mount_point: "/dev",
+        options: "mode=0755,size=4m,nr_inodes=64k,nosuid,strictatime",
+    },
+    ApiFileSystem {
+        fs_type: "tmpfs",
+        mount_point: "/run",
+        options: "mode=0755,size=20%,nr_inodes=800k,nosuid,nodev,strictatime",
+    },
+];
+
+/// What is to be mounted on `/usr`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Who asks for it.
+    pub owner: Owner,
+    /// The device or share, as it was written, for messages.
+    pub spec: Vec<u8>,
+    /// The same, understood.
+    pub source: Source,
+    /// The type of its file system; `None` where it is to be found out.
+    pub fs_type: Option<Vec<u8>>,
+    /// Its options.
+    pub options: Options,
+    /// Whether it is checked first.
+    pub check: Check,
+    /// How long its device is waited for; `None` is for ever.
+    pub patience: Option<Duration>,
+}
+
+/// Whether fsck(8) runs before the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// No.
+    Never,
+    /// If the file system says that it needs it.
+    AsNeeded,
+    /// Whatever it says: `fsck.mode=force`.
+    Always,
+}
+
+impl Order {
+    /// What command line and fstab want on `/usr`; `None` where they want nothing, and `/usr` is a directory of the root.
+    ///
+    /// `mount.usr=` goes before fstab, as it does in an initramfs. Source: systemd-fstab-generator(8), "Kernel Command Line".
+    ///
+    /// # Errors
+    /// [`Unsupported`], where something else than a first process must mount it.
+    #[must_use]
+    pub fn new(facts: &Facts) -> Option<Result<Self, Unsupported>> {
+        let fstab = Fstab::parse(enabled_fstab(facts));
+        command_line(&facts.cmdline).or_else(|| fstab_line(&fstab, &facts.cmdline))
+    }
+}
+
+fn command_line(cmdline: &Cmdline) -> Option<Result<Order, Unsupported>> {
+    let last = |key| cmdline.with_key(key).next_back()?.value.as_deref();
+    // Flags add up. Source: systemd src/fstab-generator/fstab-generator.c, `parse_proc_cmdline_item`.
+    let all = |key| {
+        let values: Vec<&[u8]> = cmdline
+            .with_key(key)
+            .filter_map(|word| word.value.as_deref())
+            .collect();
+        (!values.is_empty()).then(|| values.join(&b','))
+    };
+    let (fs_type, flags) = (last("mount.usrfstype"), all("mount.usrflags"));
+    // With type or flags alone, /usr is on the root's device: another subvolume of it.
+    let spec = match last("mount.usr") {
+        Some(spec) => spec,
+        None if fs_type.is_some() || flags.is_some() => last("root")?,
+        None => return None,
+    };
+    let fs_type = fs_type.or(last("rootfstype")).unwrap_or(b"auto");
+    let mut options = flags.or_else(|| all("rootflags")).unwrap_or_default();
+    // Before them, so that they win.
+    let writable = cmdline
+        .words()
+        .filter(|word| word.value.is_none() && matches!(word.key.as_slice(), b"ro" | b"rw"))
+        .last()
+        .is_some_and(|word| word.key == b"rw");
+    let default: &[u8] = if writable { b"rw," } else { b"ro," };
+    options.splice(..0, default.iter().copied());
+    let request = Request {
+        owner: Owner::CommandLine,
+        spec,
+        fs_type,
+        options: &fstab::options(&options),
+        is_checked: true,
+    };
+    Some(request.order(cmdline))
+}
+
+fn fstab_line(fstab: &Fstab, cmdline: &Cmdline) -> Option<Result<Order, Unsupported>> {
+    let entry = fstab.entry_at(&MountPoint::new(b"/usr").ok()?)?;
+    let request = Request {
+        owner: Owner::Fstab { line: entry.line },
+        spec: &entry.spec,
+        fs_type: &entry.vfstype,
+        options: &entry.mntops,
+        is_checked: entry.passno > 0,
+    };
+    Some(request.order(cmdline))
+}
+
+/// A mount of `/usr` as somebody wrote it.
+struct Request<'a> {
+    owner: Owner,
+    spec: &'a [u8],
+    fs_type: &'a [u8],
+    options: &'a [Vec<u8>],
+    is_checked: bool,
+}
+
+impl Request<'_> {
+    fn order(&self, cmdline: &Cmdline) -> Result<Order, Unsupported> {
+        let refuse = |reason| Unsupported {
+            owner: self.owner,
+            spec: self.spec.to_vec(),
+            reason,
+        };
+        if self
+            .options
+            .iter()
+            .any(|option| matches!(option.as_slice(), b"bind" | b"rbind"))
+        {
+            return Err(refuse(Reason::Bind));
+        }
+        let mut options = Options::new(self.options);
+        let source = Source::new(self.spec, self.fs_type).map_err(refuse)?;
+        if let Source::Share { address } = &source {
+            options.for_share(address);
+        }
+        // A list of types is for mount(8) to try.
+        let fs_type = match self.fs_type {
+            b"" | b"auto" => None,
+            list if list.contains(&b',') => None,
+            one => Some(one.to_vec()),
+        };
+        let mode = cmdline
+            .with_key("fsck.mode")
+            .next_back()
+            .and_then(|word| word.value.as_deref());
+        let check = match (&source, mode) {
+            (Source::Share { .. }, _) | (_, Some(b"skip")) => Check::Never,
+            _ if !self.is_checked => Check::Never,
+            (_, Some(b"force")) => Check::Always,
+            _ => Check::AsNeeded,
+        };
+        Ok(Order {
+            owner: self.owner,
+            spec: self.spec.to_vec(),
+            source,
+            fs_type,
+            options,
+            check,
+            patience: patience(self.options),
+        })
+    }
+}
+
+/// Where a file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A device with this path.
+    Node(Vec<u8>),
+    /// A device of the device mapper, with this name.
+    Mapper(Vec<u8>),
+    /// A device with this mark.
+    Tagged(Tag, Vec<u8>),
+    /// A share of a server with this address.
+    Share {
+        /// The server's address.
+        address: Vec<u8>,
+    },
+}
+
+/// What a device can be known by. Source: mount(8), "Indicating the device".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// UUID of the file system.
+    Uuid,
+    /// Label of the file system.
+    Label,
+    /// UUID of the partition.
+    PartUuid,
+    /// Name of the partition.
+    PartLabel,
+}
+
+/// The words of fstab(5), and the directories in which udev has links by the same marks.
+const TAGS: [(&[u8], &[u8], Tag); 4] = [
+    (b"UUID=", b"/dev/disk/by-uuid/", Tag::Uuid),
+    (b"LABEL=", b"/dev/disk/by-label/", Tag::Label),
+    (b"PARTUUID=", b"/dev/disk/by-partuuid/", Tag::PartUuid),
+    (b"PARTLABEL=", b"/dev/disk/by-partlabel/", Tag::PartLabel),
+];
+
+impl Source {
+    fn new(spec: &[u8], fs_type: &[u8]) -> Result<Self, Reason> {
+        if fs_type == b"nfs" || fs_type == b"nfs4" {
+            return share(spec).ok_or(Reason::ServerByName);
+        }
+        for (word, directory, tag) in TAGS {
+            if let Some(mark) = spec.strip_prefix(word) {
+                return Ok(Source::Tagged(tag, without_quotes(mark).to_vec()));
+            }
+            if let Some(name) = spec.strip_prefix(directory) {
+                return Ok(Source::Tagged(tag, without_udev_escapes(name)));
+            }
+        }
+        if spec.starts_with(b"/dev/disk/") {
+            return Err(Reason::UdevLink);
+        }
+        match spec.strip_prefix(b"/dev/mapper/") {
+            Some(name) => Ok(Source::Mapper(name.to_vec())),
+            None if spec.starts_with(b"/dev/") => Ok(Source::Node(spec.to_vec())),
+            None => Err(Reason::NoDevice),
+        }
+    }
+
+    /// Whether a device of this kind must be opened to tell.
+    #[must_use]
+    pub fn is_of_file_system(&self) -> bool {
+        matches!(self, Source::Tagged(Tag::Uuid | Tag::Label, _))
+    }
+
+    /// Whether a file system is the one.
+    #[must_use]
+    pub fn is_file_system(&self, superblock: &Superblock) -> bool {
+        match self {
+            Source::Tagged(Tag::Uuid, mark) => superblock
+                .uuid
+                .as_ref()
+                .is_some_and(|uuid| mark.eq_ignore_ascii_case(uuid.as_bytes())),
+            Source::Tagged(Tag::Label, mark) => superblock.label == *mark,
+            _ => false,
+        }
+    }
+
+    /// Whether a partition is the one.
+    #[must_use]
+    pub fn is_partition(&self, partition: &Partition) -> bool {
+        match self {
+            Source::Tagged(Tag::PartUuid, mark) => {
+                mark.eq_ignore_ascii_case(partition.uuid.as_bytes())
+            }
+            Source::Tagged(Tag::PartLabel, mark) => partition.label == *mark,
+            _ => false,
+        }
+    }
+}
+
+/// `ADDRESS:/PATH` or `[ADDRESS]:/PATH`; nobody is there to look up a name.
+fn share(spec: &[u8]) -> Option<Source> {
+    let at = spec.windows(2).position(|pair| pair == b":/")?;
+    let server = &spec[..at];
+    let address = server
+        .strip_prefix(b"[")
+        .and_then(|server| server.strip_suffix(b"]"))
+        .unwrap_or(server);
+    // The kernel reads it; here it is only told from a name.
+    let is_address = address
+        .iter()
+        .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'))
+        && address.iter().any(|byte| matches!(byte, b'.' | b':'));
+    is_address.then(|| Source::Share {
+        address: address.to_vec(),
+    })
+}
+
+fn without_quotes(mark: &[u8]) -> &[u8] {
+    match mark {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
+        mark => mark,
+    }
+}
+
+/// `\x20` is a blank in a link of udev's. Source: systemd src/libudev/libudev-util.c, `udev_util_encode_string`.
+fn without_udev_escapes(name: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    loop {
+        match rest {
+            [b'\\', b'x', high, low, tail @ ..]
+                if digit(*high).is_some() && digit(*low).is_some() =>
+            {
+                let value = digit(*high).unwrap_or(0) * 16 + digit(*low).unwrap_or(0);
+                bytes.push(u8::try_from(value).unwrap_or(b'?'));
+                rest = tail;
+            }
+            [byte, tail @ ..] => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+            [] => return bytes,
+        }
+    }
+}
+
+/// A mount of `/usr` that pre-init leaves to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    owner: Owner,
+    spec: Vec<u8>,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Bind,
+    UdevLink,
+    NoDevice,
+    ServerByName,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.reason {
+            Reason::Bind => {
+                "a bind of another directory cannot be made before that is mounted; boot with an initramfs"
+            }
+            Reason::UdevLink => {
+                "a link that udev makes, and udev is not running yet; write UUID=, LABEL=, PARTUUID=, PARTLABEL= or a name such as /dev/sda2"
+            }
+            Reason::NoDevice => {
+                "neither a block device nor an NFS share, which is all that can be mounted here; boot with an initramfs"
+            }
+            Reason::ServerByName => "the server's name cannot be looked up yet; write its address",
+        };
+        write!(f, "{}: /usr from {}: {what}", self.owner, Shown(&self.spec))
+    }
+}
+
+/// An option of one mount, beside read-only. Source: fsmount(2), `MOUNT_ATTR_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribute {
+    /// `nosuid`
+    NoSuid,
+    /// `nodev`
+    NoDev,
+    /// `noexec`
+    NoExec,
+    /// `noatime`
+    NoAtime,
+    /// `strictatime`
+    StrictAtime,
+    /// `nodiratime`
+    NoDirAtime,
+    /// `nosymfollow`
+    NoSymFollow,
+}
+
+/// Options of mount(8), sorted by who they are for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether the mount is to be read-only.
+    pub read_only: bool,
+    /// Whether its file system is to be read-only.
+    pub read_only_file_system: bool,
+    /// What else counts for the mount alone.
+    pub attributes: Vec<Attribute>,
+    /// What the file system is given, key and value.
+    pub settings: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Options {
+    /// Sorts a list of options. Those for mount(8) and systemd go.
+    ///
+    /// Source: mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
+    #[must_use]
+    pub fn new(list: &[Vec<u8>]) -> Self {
+        let mut options = Options::default();
+        for option in list {
+            options.add(option);
+        }
+        options
+    }
+
+    /// The same from a list with commas.
+    #[must_use]
+    pub fn parse(list: &str) -> Self {
+        Self::new(&fstab::options(list.as_bytes()))
+    }
+
+    fn add(&mut self, option: &[u8]) {
+        let (key, value) = match option.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&option[..at], Some(without_quotes(&option[at + 1..]))),
+            None => (option, None),
+        };
+        // The flags of a mount can be asked for one layer, since util-linux 2.39: ro=vfs, ro=fs.
+        let (mount, file_system) = (value != Some(b"fs"), value != Some(b"vfs"));
+        match key {
+            b"ro" => {
+                self.read_only |= mount;
+                self.read_only_file_system |= file_system;
+            }
+            b"rw" => {
+                self.read_only &= !mount;
+                self.read_only_file_system &= !file_system;
+            }
+            b"nosuid" => self.set(Attribute::NoSuid),
+            b"suid" => self.clear(Attribute::NoSuid),
+            b"nodev" => self.set(Attribute::NoDev),
+            b"dev" => self.clear(Attribute::NoDev),
+            b"noexec" => self.set(Attribute::NoExec),
+            b"exec" => self.clear(Attribute::NoExec),
+            b"nosymfollow" => self.set(Attribute::NoSymFollow),
+            b"symfollow" => self.clear(Attribute::NoSymFollow),
+            b"nodiratime" => self.set(Attribute::NoDirAtime),
+            b"diratime" => self.clear(Attribute::NoDirAtime),
+            // The last of them counts; relatime is what the kernel does by itself.
+            b"noatime" | b"strictatime" | b"relatime" | b"atime" | b"norelatime"
+            | b"nostrictatime" => {
+                self.clear(Attribute::NoAtime);
+                self.clear(Attribute::StrictAtime);
+                match key {
+                    b"noatime" => self.set(Attribute::NoAtime),
+                    b"strictatime" => self.set(Attribute::StrictAtime),
+                    _ => {}
+                }
+            }
+            _ if is_for_others(key) => {}
+            _ => self
+                .settings
+                .push((key.to_vec(), value.map(<[u8]>::to_vec))),
+        }
+    }
+
+    fn set(&mut self, attribute: Attribute) {
+        self.clear(attribute);
+        self.attributes.push(attribute);
+    }
+
+    fn clear(&mut self, attribute: Attribute) {
+        self.attributes.retain(|&present| present != attribute);
+    }
+
+    /// What mount.nfs(8) would add: the address, and a version that needs no other program.
+    fn for_share(&mut self, address: &[u8]) {
+        let has = |keys: &[&[u8]]| {
+            self.settings
+                .iter()
+                .any(|(key, _)| keys.contains(&key.as_slice()))
+        };
+        let (has_address, has_version) = (has(&[b"addr"]), has(&[b"vers", b"nfsvers"]));
+        if !has_address {
+            self.settings
+                .push((b"addr".to_vec(), Some(address.to_vec())));
+        }
+        if !has_version {
+            self.settings
+                .push((b"vers".to_vec(), Some(b"4.2".to_vec())));
+        }
+    }
+}
+
+/// Options that mean something to mount(8), to systemd or to people, and nothing to a file system.
+/// `noauto` and `nofail` are among them: systemd ignores both for `/usr`, since v254.
+fn is_for_others(key: &[u8]) -> bool {
+    const WORDS: [&str; 15] = [
+        "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "nousers",
+        "owner", "noowner", "group", "nogroup", "comment", "loop",
+    ];
+    WORDS.iter().any(|word| word.as_bytes() == key)
+        || key.starts_with(b"x-")
+        || key.starts_with(b"X-")
+}
+
+/// The kernel has mounted the root by itself: its drivers are in the kernel, and most disks are there. Ten seconds are for
+/// one that still spins up behind another bus.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a device is waited for: `x-systemd.device-timeout=`, 0 and infinity for ever.
+fn patience(options: &[Vec<u8>]) -> Option<Duration> {
+    let asked = options
+        .iter()
+        .filter_map(|option| option.strip_prefix(b"x-systemd.device-timeout="))
+        .next_back()
+        .and_then(|value| core::str::from_utf8(value).ok());
+    match asked {
+        None => Some(PATIENCE),
+        Some("infinity") => None,
+        Some(span) => match time_span(span) {
+            Some(Duration::ZERO) => None,
+            Some(limit) => Some(limit),
+            None => Some(PATIENCE),
+        },
+    }
+}
+
+/// `90`, `90s`, `1min 30s`: what people write of systemd.time(7), in whole numbers.
+fn time_span(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut span = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (digits, tail) = rest.split_at(
+            rest.find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len()),
+        );
+        let tail = tail.trim_start();
+        let (unit, tail) = tail.split_at(
+            tail.find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(tail.len()),
+        );
+        let milliseconds: u64 = match unit {
+            "ms" | "msec" => 1,
+            "" | "s" | "sec" | "second" | "seconds" => 1000,
+            "m" | "min" | "minute" | "minutes" => 60_000,
+            "h" | "hr" | "hour" | "hours" => 3_600_000,
+            _ => return None,
+        };
+        let number: u64 = digits.parse().ok()?;
+        span = span.checked_add(Duration::from_millis(number.checked_mul(milliseconds)?))?;
+        rest = tail.trim_start();
+    }
+    Some(span)
+}
+
+/// What fsck(8) says by its exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// Nothing is wrong any more.
+    Clean,
+    /// Something is, or may be: the file system must not be written.
+    NotClean,
+}
+
+impl Checked {
+    /// Reads an exit status; `None` is the end by a signal. Source: fsck(8), "EXIT STATUS".
+    #[must_use]
+    pub fn new(status: Option<i32>) -> Self {
+        match status {
+            Some(0 | 1) => Checked::Clean,
+            _ => Checked::NotClean,
+        }
+    }
+}
+
+/// What can be started, the wish of the command line first.
+pub fn real_inits(asked: Option<&MountPoint>) -> impl Iterator<Item = &[u8]> {
+    asked
+        .map(MountPoint::as_bytes)
+        .into_iter()
+        .chain(REAL_INITS.iter().map(|path| path.as_bytes()))
+}
