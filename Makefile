@@ -21,17 +21,19 @@ generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 
-.PHONY: all build install stage check check-quick boot boots try fmt requirements requirements-boot clean
+.PHONY: all build static install install-init stage check check-quick boot boots try fmt requirements requirements-boot clean
 
 all: build
 
 build:
 	$(CARGO) build --release --locked
 
-# Refuses a boot program that needs a loader: an initramfs may hold none.
-install: build
+# Refuses a boot program that needs a loader: an initramfs may hold none, and a root without its /usr has none.
+static: build
 	@if readelf -lW $(RELEASE)/usr-policy-generator | grep -q INTERP; then \
 		echo "$(RELEASE)/usr-policy-generator: not a static program; build with RUSTFLAGS unset, or with -C target-feature=+crt-static in it" >&2; exit 1; fi
+
+install: static
 	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(RELEASE)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
 	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
@@ -41,6 +43,11 @@ install: build
 	$(INSTALL) -Dm755 -t $(dracutdir)/90usr-policy dracut/90usr-policy/*.sh
 	$(INSTALL) -Dm644 mkinitcpio/install/usr-policy $(initcpiodir)/install/usr-policy
 	$(INSTALL) -Dm644 mkinitcpio/hooks/usr-policy $(initcpiodir)/hooks/usr-policy
+
+# For a machine without an initramfs whose /usr is a partition of its own: init=/usr-policy-init on the kernel command line.
+# On the root file system whatever PREFIX is, and again after each upgrade.
+install-init: static
+	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(DESTDIR)/usr-policy-init
 
 # A fresh tree each time: nothing of an older build may stay in what the tests boot.
 stage: build
@@ -63,7 +70,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace
 
 # Every boot, one after the other.
 boots: requirements-boot stage

@@ -46,14 +46,19 @@ impl Planned {
         })
     }
 
+    /// What is to be done with `/usr` as it is now, and its directory.
+    pub(crate) fn step(&self, stage: Stage) -> Result<(Step, Option<OwnedFd>), Failure> {
+        let (seen, directory) = look(&self.root)?;
+        Ok((self.plan.step(stage, &self.cmdline, &seen), directory))
+    }
+
     /// Makes `/usr` read-only, if it is to be and is not.
     pub(crate) fn close_usr(&self, stage: Stage) -> Result<(), Failed> {
         if !self.plan.is_strict() {
             return Ok(());
         }
         let path = self.root.join("/usr");
-        let result = look(&self.root).and_then(|(seen, directory)| {
-            let step = self.plan.step(stage, &self.cmdline, &seen);
+        let result = self.step(stage).and_then(|(step, directory)| {
             take(step, directory).map_err(|error| {
                 Failure::new(&path, "cannot make read-only", error)
                     .with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")

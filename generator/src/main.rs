@@ -4,12 +4,15 @@
 //! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
 //! apply --root DIR --stage early|late|host   make DIR/usr read-only
 //! sync                                       close whatever the policy wants closed
+//! anything, as the first process             mount /usr read-only and become the real init: init=/usr-policy-init
 //! ```
 //!
-//! It starts no program, asks nobody, and lets the boot go on whatever it finds.
+//! It asks nobody, and lets the boot go on whatever it finds. Only as the first process it starts other programs: fsck,
+//! and the real init.
 
 mod apply;
 mod generator;
+mod init;
 mod sync;
 
 use std::ffi::OsString;
@@ -32,15 +35,19 @@ enum Role {
 }
 
 fn main() -> ExitCode {
-    kmsg::init(IDENTIFIER);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Whatever its name and its arguments: the kernel gives an init the words that it does not know itself.
+    if std::process::id() == 1 {
+        return init::run(&arguments);
+    }
+    kmsg::init(IDENTIFIER);
     let result = match role(&arguments) {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
         None => {
             log::error!(
-                "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, or sync"
+                "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, or sync; to mount /usr without an initramfs, init=/usr-policy-init on the kernel command line"
             );
             return ExitCode::from(2);
         }

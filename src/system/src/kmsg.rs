@@ -1,5 +1,6 @@
 //! Log records for /dev/kmsg, where systemd wants them from a generator; stderr where it cannot be opened.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use kernlog::KernelLog;
@@ -16,14 +17,68 @@ const PREFIX: usize = 48;
 struct Logger {
     identifier: &'static str,
     kernel: Option<KernelLog>,
+    console: Option<Console>,
 }
 
 /// Sends every record of this process to the kernel log under this name.
 pub fn init(identifier: &'static str) {
+    start(identifier, None);
+}
+
+/// The same, and shows warnings and errors on the console: in the first process nobody else does.
+pub fn init_with_console(identifier: &'static str) {
+    start(identifier, Console::open());
+}
+
+fn start(identifier: &'static str, console: Option<Console>) {
     let kernel = KernelLog::with_level(LevelFilter::Trace).ok();
+    let logger = Logger {
+        identifier,
+        // What the kernel is not told, it does not show.
+        console: console.map(|console| match kernel {
+            Some(_) => console,
+            None => Console {
+                shown_by_kernel: LevelFilter::Off,
+                ..console
+            },
+        }),
+        kernel,
+    };
     // A second call in one process would fail, and the first logger serves.
-    if log::set_boxed_logger(Box::new(Logger { identifier, kernel })).is_ok() {
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(LevelFilter::Info);
+    }
+}
+
+/// Where a person looks while the machine starts.
+struct Console {
+    file: File,
+    /// What the kernel shows there by itself. Source: proc_sys_kernel(5), `printk`.
+    shown_by_kernel: LevelFilter,
+}
+
+impl Console {
+    fn open() -> Option<Self> {
+        // Without a console there is nobody to see anything.
+        let file = File::options().write(true).open("/dev/console").ok()?;
+        let printk = std::fs::read_to_string("/proc/sys/kernel/printk").unwrap_or_default();
+        let level = printk.split_ascii_whitespace().next();
+        let shown_by_kernel = match level.and_then(|level| level.parse().ok()) {
+            None | Some(0..=3) => LevelFilter::Off,
+            Some(4) => LevelFilter::Error,
+            Some(5_u32..) => LevelFilter::Warn,
+        };
+        Some(Console {
+            file,
+            shown_by_kernel,
+        })
+    }
+
+    fn show(&self, level: Level, line: &str) {
+        if level <= Level::Warn && level > self.shown_by_kernel {
+            // One write(2): a service that writes too does not mix in. Nobody is left to tell when it fails.
+            drop((&self.file).write_all(format!("{line}\n").as_bytes()));
+        }
     }
 }
 
@@ -41,6 +96,9 @@ impl Log for Logger {
             level => level,
         };
         for line in text.lines() {
+            if let Some(console) = &self.console {
+                console.show(record.level(), &format!("{}: {line}", self.identifier));
+            }
             for piece in pieces(line, RECORD - PREFIX) {
                 match &self.kernel {
                     Some(kernel) => kernel.log(
@@ -50,6 +108,7 @@ impl Log for Logger {
                             .args(format_args!("{piece}"))
                             .build(),
                     ),
+                    None if self.console.is_some() => {}
                     // Nobody is left to tell when stderr is closed too.
                     None => drop(writeln!(io::stderr(), "{}: {piece}", self.identifier)),
                 }

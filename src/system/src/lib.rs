@@ -2,9 +2,11 @@
 //!
 //! Nothing here decides what should be; that is `usr-policy-plan`'s.
 
+pub mod block;
 pub mod events;
 pub mod facts;
 pub mod failure;
+pub mod fsck;
 pub mod kmsg;
 pub mod mount;
 mod mount_setattr;

@@ -2,14 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_bind,
-    mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount_bind, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree,
 };
+use usr_policy_plan::pre_init::{self as plan, Options};
 
+use crate::failure::Failure;
 use crate::mount_setattr::{Attribute, Reach, mount_setattr};
 
 /// How a bind came about.
@@ -44,7 +48,7 @@ pub fn read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<How> {
         Err(error) => return Err(error.into()),
     };
     match mount_setattr(&clone, Reach::Tree, Attribute::Private) {
-        Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
+        Err(error) if is(&error, Errno::NOSYS) => {
             return classic_read_only_bind(directory, recursive).map(|()| How::InTwoSteps);
         }
         result => result?,
@@ -62,11 +66,116 @@ pub fn read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<How> {
 /// `EBUSY` where a file is open for writing, else the kernel's.
 pub fn set_read_only(directory: &OwnedFd) -> io::Result<How> {
     match mount_setattr(directory, Reach::Top, Attribute::ReadOnly) {
-        Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
-            remount_read_only(&path_of(directory))?;
+        Err(error) if is(&error, Errno::NOSYS) => {
+            remount(&path_of(directory), MountFlags::RDONLY)?;
             Ok(How::InTwoSteps)
         }
         result => result.map(|()| How::Atomically),
+    }
+}
+
+/// Takes the read-only flag of the mount that is at a directory away; its file system stays as it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_writable(directory: &OwnedFd) -> io::Result<()> {
+    match mount_setattr(directory, Reach::Top, Attribute::Writable) {
+        Err(error) if is(&error, Errno::NOSYS) => remount(&path_of(directory), MountFlags::empty()),
+        result => result,
+    }
+}
+
+/// A file system that is to be mounted.
+#[derive(Debug, Clone, Copy)]
+pub struct NewMount<'a> {
+    /// Its device, share or name.
+    pub source: &'a [u8],
+    /// Its type.
+    pub fs_type: &'a [u8],
+    /// Its options.
+    pub options: &'a Options,
+}
+
+/// Mounts a file system on a directory. Nobody sees the mount before it has all its flags, read-only among them.
+///
+/// # Errors
+/// The kernel's, in the words of the file system where it has some.
+pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<(), Failure> {
+    let mut mount = fs_mount(new, new.options.read_only_file_system);
+    // A device that is write-protected: mount(8) tries it so too.
+    if mount
+        .as_ref()
+        .is_err_and(|error| is(error, Errno::ROFS) || is(error, Errno::ACCESS))
+    {
+        mount = fs_mount(new, true);
+    }
+    let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let attached = mount.and_then(|mount| Ok(move_mount(&mount, "", directory, "", here)?));
+    attached.map_err(|error| {
+        let remedy = if is(&error, Errno::NODEV) {
+            "the kernel has no such file system, nor a module that it could load; build it in"
+        } else if is(&error, Errno::NOSYS) {
+            "Linux 5.8 or later is needed"
+        } else {
+            "the kernel log may say more"
+        };
+        let source = std::ffi::OsStr::from_bytes(new.source);
+        Failure::new(source, "cannot mount", error).with_remedy(remedy)
+    })
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Makes a mount that is nowhere yet.
+fn fs_mount(new: &NewMount<'_>, read_only_file_system: bool) -> io::Result<OwnedFd> {
+    let context = fsopen(new.fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configured = || -> Result<(), Errno> {
+        fsconfig_set_string(&context, "source", new.source)?;
+        if read_only_file_system {
+            fsconfig_set_flag(&context, "ro")?;
+        }
+        for (key, value) in &new.options.settings {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key.as_slice(), value.as_slice())?,
+                None => fsconfig_set_flag(&context, key.as_slice())?,
+            }
+        }
+        fsconfig_create(&context)
+    };
+    configured().map_err(|errno| in_its_words(&context, errno))?;
+    let mut attributes = MountAttrFlags::empty();
+    if new.options.read_only {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    for attribute in &new.options.attributes {
+        attributes |= match attribute {
+            plan::Attribute::NoSuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
+            plan::Attribute::NoDev => MountAttrFlags::MOUNT_ATTR_NODEV,
+            plan::Attribute::NoExec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            plan::Attribute::NoAtime => MountAttrFlags::MOUNT_ATTR_NOATIME,
+            plan::Attribute::StrictAtime => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            plan::Attribute::NoDirAtime => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            plan::Attribute::NoSymFollow => MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
+        };
+    }
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+/// What a file system says about its failure: "e ext4: Unknown parameter 'x'". Source: fsconfig(2).
+fn in_its_words(context: &OwnedFd, errno: Errno) -> io::Error {
+    let mut message = [0; 256];
+    match rustix::io::read(context, &mut message) {
+        Ok(length) if message[..length].starts_with(b"e ") => {
+            io::Error::other(String::from_utf8_lossy(message[2..length].trim_ascii()))
+        }
+        // Most say it in the kernel's log, if at all.
+        _ => errno.into(),
     }
 }
 
@@ -88,15 +197,15 @@ fn classic_read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<()
     )?;
     let path = path_of(&bind);
     mount_change(&path, MountPropagationFlags::PRIVATE)?;
-    remount_read_only(&path)?;
+    remount(&path, MountFlags::RDONLY)?;
     mount_change(&path, MountPropagationFlags::SHARED)?;
     Ok(())
 }
 
 /// mount(2) replaces every flag of the mount, so those that are there are given again.
-fn remount_read_only(path: &str) -> io::Result<()> {
+fn remount(path: &str, access: MountFlags) -> io::Result<()> {
     let present = rustix::fs::statvfs(path)?.f_flag;
-    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+    let mut flags = MountFlags::BIND | access;
     for (there, flag) in [
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),

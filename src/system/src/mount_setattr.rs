@@ -20,6 +20,8 @@ pub(crate) enum Reach {
 pub(crate) enum Attribute {
     /// `MOUNT_ATTR_RDONLY`, of this mount alone; other flags stay as they are.
     ReadOnly,
+    /// Without it.
+    Writable,
     /// Propagation `MS_PRIVATE`: out of its peer group.
     Private,
 }
@@ -39,13 +41,14 @@ pub(crate) fn mount_setattr(
     if reach == Reach::Tree {
         flags |= libc::AT_RECURSIVE;
     }
-    let (attr_set, propagation) = match attribute {
-        Attribute::ReadOnly => (libc::MOUNT_ATTR_RDONLY, 0),
-        Attribute::Private => (0, libc::MS_PRIVATE),
+    let (attr_set, attr_clr, propagation) = match attribute {
+        Attribute::ReadOnly => (libc::MOUNT_ATTR_RDONLY, 0, 0),
+        Attribute::Writable => (0, libc::MOUNT_ATTR_RDONLY, 0),
+        Attribute::Private => (0, 0, libc::MS_PRIVATE),
     };
     let attr = libc::mount_attr {
         attr_set,
-        attr_clr: 0,
+        attr_clr,
         propagation,
         userns_fd: 0,
     };

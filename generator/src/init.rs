@@ -1,0 +1,302 @@
+//! The init role, pre-init: the first process of a machine that starts without an initramfs. It mounts `/usr`, makes it
+//! read-only, and becomes the real init, whatever went wrong before.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::plan::{Facts, Plan, Stage, Step, Why};
+use usr_policy_plan::pre_init::{
+    API_FILE_SYSTEMS, Checked, Options, Order, SHELL, Source, real_inits,
+};
+use usr_policy_plan::text::Shown;
+use usr_policy_system::block;
+use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::failure::Failure;
+use usr_policy_system::fsck::fsck;
+use usr_policy_system::kmsg;
+use usr_policy_system::mount::{How, NewMount, mount_new, set_writable};
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::mount_of;
+
+use crate::apply::{Planned, record, said};
+use crate::{Failed, IDENTIFIER};
+
+/// What a person can do where the machine does not come up.
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an \
+    initramfs and no init= there";
+
+/// How often a device that is not there yet is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// After this time a person is told what is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Runs as the first process; the arguments are the real init's. It returns only where nothing can be started, and where
+/// the kernel then does what the machine's owner asked for.
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    survive(arguments, None);
+    let missing = mount_api_file_systems();
+    // Only now: before there was no /dev/kmsg.
+    kmsg::init_with_console(IDENTIFIER);
+    for failure in &missing {
+        error!("{failure}");
+    }
+    let root = match Root::open("/") {
+        Ok(root) => root,
+        Err(failure) => {
+            error!("{failure}");
+            return start(arguments, None);
+        }
+    };
+    let cmdline = running_cmdline(&root).unwrap_or_else(|failure| {
+        error!("{failure}");
+        Vec::new()
+    });
+    // What is wrong with a file is the generator's to report.
+    let (facts, _) = gather(&root, &cmdline);
+    let plan = Plan::new(&facts);
+    for problem in &plan.problems {
+        error!("{problem}");
+    }
+    survive(arguments, plan.real_init.as_ref());
+    if close(&root, &facts).is_err() || !missing.is_empty() {
+        warn!("{WAY_OUT}");
+    }
+    start(arguments, plan.real_init.as_ref())
+}
+
+/// A mistake in this program must not end in a kernel panic: the process becomes the real init instead.
+fn survive(arguments: &[OsString], asked: Option<&MountPoint>) {
+    let (arguments, asked) = (arguments.to_vec(), asked.cloned());
+    std::panic::set_hook(Box::new(move |what| {
+        error!("a mistake in usr-policy: {what}");
+        warn!("{WAY_OUT}");
+        start(&arguments, asked.as_ref());
+    }));
+}
+
+/// Mounts what is missing of the file systems that every program expects.
+fn mount_api_file_systems() -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for fs in API_FILE_SYSTEMS {
+        let mounted = Root::open(fs.mount_point).and_then(|directory| {
+            // A kernel that cannot tell is asked to mount.
+            if mount_of(&directory).is_ok_and(|mount| mount.is_its_root) {
+                return Ok(());
+            }
+            let new = NewMount {
+                source: fs.fs_type.as_bytes(),
+                fs_type: fs.fs_type.as_bytes(),
+                options: &Options::parse(fs.options),
+            };
+            mount_new(&new, &directory)
+        });
+        failures.extend(mounted.err());
+    }
+    failures
+}
+
+/// Sees to it that `/usr` is there, and that it is read-only under strict.
+fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
+    let is_mounted = root
+        .directory("/usr")
+        .ok()
+        .flatten()
+        .is_some_and(|usr| mount_of(&usr).is_ok_and(|mount| mount.is_its_root));
+    let order = match Order::new(facts) {
+        Some(Ok(order)) if !is_mounted => order,
+        Some(Err(unsupported)) if !is_mounted => {
+            error!("{unsupported}");
+            return Err(Failed);
+        }
+        _ => return planned()?.close_usr(Stage::Init),
+    };
+    let options = mount_usr(root, &order).map_err(|failure| {
+        error!("{failure}");
+        Failed
+    })?;
+    // Once more: some of the configuration is in /usr.
+    keep_or_open(&planned()?, &options)
+}
+
+fn planned() -> Result<Planned, Failed> {
+    Planned::read(PathBuf::from("/")).map_err(|failure| {
+        error!("{failure}");
+        Failed
+    })
+}
+
+/// Mounts `/usr` read-only, whoever may want it otherwise; returns the options that were asked for.
+fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
+    let fail = |error| Failure::new(spec(order), "cannot mount on /usr", error);
+    let directory = root.directory("/usr")?.ok_or_else(|| {
+        fail(Error::other("there is no such directory")).with_remedy("make one, empty")
+    })?;
+    let source = match &order.source {
+        Source::Share { .. } => spec(order),
+        _ => wait_for(order)?,
+    };
+    let fs_type = match &order.fs_type {
+        Some(fs_type) => fs_type.clone(),
+        None => block::superblock(&source)
+            .map_err(fail)?
+            .ok_or_else(|| {
+                fail(Error::other("its file system is not known"))
+                    .with_remedy("write its type instead of auto")
+            })?
+            .fs_type
+            .into(),
+    };
+    let asked = check(order, &fs_type, &source);
+    let options = Options {
+        read_only: true,
+        ..asked.clone()
+    };
+    let new = NewMount {
+        source: source.as_os_str().as_bytes(),
+        fs_type: &fs_type,
+        options: &options,
+    };
+    mount_new(&new, &directory)?;
+    Ok(asked)
+}
+
+fn spec(order: &Order) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&order.spec))
+}
+
+/// Runs fsck where that is asked for; returns the options, read-only where the file system is not clean.
+fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
+    let mut options = order.options.clone();
+    match fsck(fs_type, device, order.check) {
+        Ok(None | Some(Checked::Clean)) => {}
+        Ok(Some(Checked::NotClean)) => {
+            error!(
+                "{}: fsck could not mend everything; /usr stays read-only, and fsck by hand from another system is needed",
+                device.display()
+            );
+            options.read_only = true;
+            options.read_only_file_system = true;
+        }
+        Err(error) => warn!(
+            "/sbin/fsck.{}: {error}; /usr is mounted unchecked, as without a helper on the root file system",
+            Shown(fs_type)
+        ),
+    }
+    options
+}
+
+/// Looks for the device until it is there.
+fn wait_for(order: &Order) -> Result<PathBuf, Failure> {
+    let began = Instant::now();
+    let mut has_said = false;
+    loop {
+        if let Some(device) = block::find(&order.source)? {
+            return Ok(device);
+        }
+        let waited = began.elapsed();
+        if order.patience.is_some_and(|patience| waited >= patience) {
+            return Err(Failure::new(
+                spec(order),
+                "cannot mount on /usr",
+                Error::other("there is no such device"),
+            )
+            .with_remedy(
+                "encrypted devices, LVM, most RAID and ZFS need an initramfs; a slow disk needs x-systemd.device-timeout= in fstab",
+            ));
+        }
+        if waited >= SILENCE && !has_said {
+            warn!("/usr: waiting for {}", Shown(&order.spec));
+            has_said = true;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for.
+fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
+    let (step, directory) = planned.step(Stage::Init).map_err(|failure| {
+        error!("{failure}");
+        Failed
+    })?;
+    let result = match step {
+        Step::Leave(Why::NotStrict) => Ok(()),
+        Step::Refuse(why) => {
+            error!("/usr: {why}");
+            Err(Failed)
+        }
+        _ => {
+            said("/usr", How::Atomically);
+            record(&Stage::Init.to_string(), "/usr", "read-only");
+            return Ok(());
+        }
+    };
+    if let Some(directory) = directory.filter(|_| !asked.read_only) {
+        set_writable(&directory).map_err(|error| {
+            error!("{}", Failure::new("/usr", "cannot make writable", error));
+            Failed
+        })?;
+    }
+    info!("/usr: mounted");
+    result
+}
+
+/// Becomes the real init. It returns where there is none.
+fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> ExitCode {
+    for path in real_inits(asked) {
+        let path = Path::new(OsStr::from_bytes(path));
+        if is_this_program(path) {
+            error!(
+                "{}: is usr-policy itself, and not started again; name the real init with usrpolicy.init=",
+                path.display()
+            );
+            continue;
+        }
+        let mut command = Command::new(path);
+        if path != Path::new(SHELL) {
+            command.args(arguments);
+        }
+        info!("starting {}", path.display());
+        // Descriptors of ours are closed by it; signals and environment are as the kernel gave them.
+        let error = command.exec();
+        let is_asked = asked.is_some_and(|asked| asked.as_bytes() == path.as_os_str().as_bytes());
+        if error.kind() == ErrorKind::NotFound && !is_asked {
+            debug!("{}: {error}", path.display());
+        } else {
+            error!(
+                "{}",
+                Failure::new(path, "cannot start", error).with_remedy("trying the next init")
+            );
+        }
+    }
+    nothing_to_start()
+}
+
+fn is_this_program(path: &Path) -> bool {
+    let file = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((file(Path::new("/proc/self/exe")), file(path)), (Ok(this), Ok(that)) if this == that)
+}
+
+/// The kernel's own answer to a missing init is a panic, after which it restarts where `panic=` says so: then that is what
+/// the owner wants. Else the message stays to be read.
+fn nothing_to_start() -> ExitCode {
+    error!(
+        "no init could be started; press Ctrl-Alt-Delete, and boot with an initramfs or name an init with usrpolicy.init="
+    );
+    if fs::read_to_string("/proc/sys/kernel/panic").is_ok_and(|seconds| seconds.trim_ascii() != "0")
+    {
+        return ExitCode::FAILURE;
+    }
+    loop {
+        std::thread::sleep(Duration::from_hours(1));
+    }
+}

@@ -1,0 +1,56 @@
+//! fsck(8) of a file system that is about to be mounted: the one program that the boot program starts and waits for.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use usr_policy_plan::pre_init::{Check, Checked};
+
+/// Checks a file system by the helper of its type; `None` where the root file system has none. What it says goes to the
+/// console.
+///
+/// # Errors
+/// The kernel's, where the helper cannot be started; often because its libraries are in `/usr`.
+pub fn fsck(fs_type: &[u8], device: &Path, check: Check) -> io::Result<Option<Checked>> {
+    let helper = [b"/sbin/fsck.", fs_type].concat();
+    // Without /usr a helper that is there is one of the root's own. A type is no path.
+    if check == Check::Never
+        || fs_type.contains(&b'/')
+        || !Path::new(OsStr::from_bytes(&helper)).exists()
+    {
+        return Ok(None);
+    }
+    let mut words = vec![CString::new(helper)?, c"-a".into()];
+    if check == Check::Always {
+        words.push(c"-f".into());
+    }
+    words.push(CString::new(device.as_os_str().as_bytes())?);
+    run(&words).map(|status| Some(Checked::new(status)))
+}
+
+/// Runs a program with this process's environment; returns its exit status, and `None` where a signal ended it.
+// Not std's Command: with all that it can do it is a tenth of the boot program.
+fn run(words: &[CString]) -> io::Result<Option<i32>> {
+    let environment = std::env::vars_os()
+        .map(|(key, value)| CString::new([key.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Rust ignores SIGPIPE, and a child would too.
+    let mut attributes = PosixSpawnAttr::init()?;
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGPIPE);
+    attributes.set_sigdefault(&signals)?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+    let pid = posix_spawn(
+        words[0].as_c_str(),
+        &PosixSpawnFileActions::init()?,
+        &attributes,
+        words,
+        &environment,
+    )?;
+    let status = waitpid(Pid::from_raw(pid.as_raw()), WaitOptions::empty())?;
+    Ok(status.and_then(|(_, status)| status.exit_status()))
+}
