@@ -8,7 +8,9 @@ use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
-use usr_policy_plan::verify::{Access, Event, Kind, Observed, Place, paths};
+use usr_policy_plan::pre_init::PRE_INIT;
+use usr_policy_plan::unit::BOOT_PROGRAM;
+use usr_policy_plan::verify::{Access, Event, Kind, Observed, Place, PreInit, paths};
 use usr_policy_system::events::EVENTS;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
@@ -56,8 +58,19 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
         // No record: nothing of ours acted at this boot.
         events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
+        pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })
+}
+
+fn pre_init(root: &Root) -> PreInit {
+    // What cannot be read is no proof of anything.
+    let read = |path| root.read(path).ok().flatten();
+    match (read(PRE_INIT), read(BOOT_PROGRAM)) {
+        (Some(copy), Some(installed)) if copy == installed => PreInit::Installed,
+        (Some(_), Some(_)) => PreInit::Different,
+        _ => PreInit::Missing,
+    }
 }
 
 fn look(root: Option<&Root>, path: MountPoint) -> Place {

@@ -9,6 +9,8 @@ use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage};
 use crate::policy::{Mode, Role, Tmpfs, Treatment};
+use crate::pre_init::PRE_INIT;
+use crate::unit::BOOT_PROGRAM;
 
 /// What was seen of the running system, in the mount namespace of PID 1.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,8 @@ pub struct Observed {
     pub memory: Option<u64>,
     /// What our own stages recorded at this boot, in order.
     pub events: Vec<Event>,
+    /// The copy of the boot program outside `/usr`.
+    pub pre_init: PreInit,
     /// What could not be looked at, in words.
     pub blind: Vec<String>,
 }
@@ -38,6 +42,18 @@ pub struct Place {
     pub access: Access,
     /// The read-only flag of statvfs(3), which is the mount's or the file system's; `None` where it could not be asked.
     pub statvfs_read_only: Option<bool>,
+}
+
+/// What is at [`PRE_INIT`](crate::pre_init::PRE_INIT).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PreInit {
+    /// Nothing, or it could not be read.
+    #[default]
+    Missing,
+    /// The boot program that is installed.
+    Installed,
+    /// Another one.
+    Different,
 }
 
 /// What a path leads to.
@@ -277,6 +293,14 @@ impl<'a> Judge<'a> {
                 "run usr-policy verify as root",
             );
         }
+        if self.observed.pre_init == PreInit::Different {
+            self.find(
+                Verdict::Warning,
+                &PRE_INIT,
+                "is not the boot program that is installed",
+                format!("install -m755 {BOOT_PROGRAM} {PRE_INIT}"),
+            );
+        }
         for mount in &plan.mounts {
             match (mount.rule.role, mount.rule.treatment) {
                 (Role::Usr, _) => self.usr(mount),
@@ -475,29 +499,43 @@ impl<'a> Judge<'a> {
         } else {
             ""
         };
-        let of = |stages: &[Stage]| {
-            self.observed.events.iter().find(|event| {
-                event.path == "/usr"
-                    && event.result == "read-only"
-                    && stages.iter().any(|stage| stage.to_string() == event.stage)
-            })
-        };
-        if of(&[Stage::Early, Stage::Late]).is_some() {
+        let mut made = self
+            .observed
+            .events
+            .iter()
+            .filter(|event| event.path == "/usr" && event.result == "read-only");
+        let (first, last) = (made.next(), made.next_back());
+        let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
+        let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
+        if let Some(event) = last.or(first).filter(|event| is(event, Stage::Host)) {
+            let since = Seconds(event.boottime);
+            let was_closed =
+                first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
+            let (before, remedy) = if was_closed {
+                (
+                    ": something had opened it again, and it is closed",
+                    "find what mounts it writable: a remount by hand, or a line in fstab without ro",
+                )
+            } else {
+                (",", "add usr-policy to the initramfs and rebuild it")
+            };
+            let what = format!(
+                "read-only, but late{before} since {since} after the kernel started{merged}"
+            );
+            self.find(Verdict::Warning, path, what, remedy);
+        } else if first.is_some_and(before_switch) {
             self.find(
                 Verdict::Holds,
                 path,
                 format!("read-only since the initramfs{merged}"),
                 "",
             );
-        } else if let Some(event) = of(&[Stage::Host]) {
-            let since = Seconds(event.boottime);
-            let what =
-                format!("read-only, but late, since {since} after the kernel started{merged}");
+        } else if first.is_some_and(|event| is(event, Stage::Init)) {
             self.find(
-                Verdict::Warning,
+                Verdict::Holds,
                 path,
-                what,
-                "add usr-policy to the initramfs and rebuild it",
+                format!("read-only since pre-init{merged}"),
+                "",
             );
         } else {
             let by = match layer {
@@ -598,7 +636,8 @@ impl<'a> Judge<'a> {
         if top.mount_options.has("ro") || top.super_options.has("ro") {
             differences.push("no write access".into());
         }
-        // The kernel leaves out what is its own default. Source: mm/shmem.c (shmem_show_options).
+        // The kernel leaves out what is its own default: mode=1777, half of the memory. Source: mm/shmem.c
+        // (shmem_show_options, shmem_default_max_blocks).
         let mode = top
             .super_options
             .value("mode")
@@ -612,20 +651,19 @@ impl<'a> Judge<'a> {
             .observed
             .memory
             .and_then(|memory| options.size.bytes(memory));
-        let actual = top.super_options.value("size").and_then(|text| {
-            let number: u64 = core::str::from_utf8(text)
-                .ok()?
-                .strip_suffix('k')?
-                .parse()
-                .ok()?;
-            number.checked_mul(1024)
-        });
+        let actual = match top.super_options.value("size") {
+            None => self.observed.memory.map(|memory| memory / 2),
+            Some(text) => core::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.strip_suffix('k')?.parse::<u64>().ok())
+                .and_then(|number| number.checked_mul(1024)),
+        };
         match (wanted, actual) {
+            (Some(_), Some(0)) => differences.push("no size limit".into()),
             // A percentage counts the memory of the moment of mounting, in whole pages; /proc/meminfo counts it now.
             (Some(wanted), Some(actual)) if wanted.abs_diff(actual) > wanted / 50 + 4096 => {
                 differences.push(format!("size={}k", actual / 1024));
             }
-            (Some(_), None) => differences.push("no size limit".into()),
             _ => {}
         }
         differences
