@@ -4,3 +4,4 @@ pub mod golden;
 pub mod machine;
 pub mod privilege;
 pub mod product;
+pub mod system;

@@ -1,0 +1,38 @@
+//! The stages, sync and verify on real mounts, in namespaces of their own.
+
+#[path = "namespace/apply.rs"]
+mod apply;
+#[path = "namespace/sync.rs"]
+mod sync;
+#[path = "namespace/verify.rs"]
+mod verify;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use usr_policy_tests::privilege::become_root;
+use usr_policy_tests::system::Installed;
+
+fn main() -> ExitCode {
+    become_root();
+    let _installed = Installed::new();
+    let arguments = Arguments::from_args();
+    let kinds = [
+        ("apply", apply::TESTS),
+        ("sync", sync::TESTS),
+        ("verify", verify::TESTS),
+    ];
+    let trials = kinds.into_iter().flat_map(|(kind, tests)| {
+        tests.iter().map(move |(name, test)| {
+            let trial = Trial::test(*name, || {
+                test();
+                Ok(())
+            });
+            trial.with_kind(kind)
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// The word on the kernel command line of most tests.
+const STRICT: &str = "root=/dev/vda2 rw usrpolicy=strict";

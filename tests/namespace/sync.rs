@@ -1,0 +1,270 @@
+//! Closing what the policy wants closed, at any time.
+
+use std::fs;
+use std::fs::OpenOptions;
+
+use nix::mount::MsFlags;
+use usr_policy_tests::privilege::tmpfs;
+use usr_policy_tests::system::System;
+
+use crate::STRICT;
+use crate::apply::{merge, usr_of_its_own};
+
+const DATABASE: &str = "/var/lib/pacman";
+
+/// Runs sync, which must succeed; its log.
+fn sync(system: &System) -> String {
+    let (exit, log) = system.generator(&["sync"]);
+    assert_eq!(exit, 0, "{log}");
+    log
+}
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "the database is closed before usr, each once, and nothing else is",
+        || {
+            System::with(STRICT, |system| {
+                let before = system.mounts().len();
+                assert_eq!(
+                    sync(system),
+                    "<6> /var/lib/pacman: made read-only\n<6> /usr: made read-only\n"
+                );
+                assert!(
+                    system.is_read_only(DATABASE) && system.is_read_only("/var/lib/pacman/local")
+                );
+                assert!(system.is_read_only("/usr"));
+                assert!(
+                    !system.is_read_only("/var/lib") && !system.is_read_only("/var/cache/pacman")
+                );
+                assert_eq!(system.mounts().len(), before + 2);
+                let root = &system.mounts_at("/")[0];
+                for path in [DATABASE, "/usr"] {
+                    let mount = &system.mounts_at(path)[0];
+                    assert!(
+                        mount.peer_group.is_some() && mount.peer_group != root.peer_group,
+                        "{mount:?}"
+                    );
+                }
+                let events = fs::read_to_string(system.path("/run/usr-policy/events")).unwrap();
+                let events: Vec<&str> = events
+                    .lines()
+                    .map(|line| line.split_once(' ').unwrap().1)
+                    .collect();
+                assert_eq!(
+                    events,
+                    ["sync /var/lib/pacman read-only", "host /usr read-only"]
+                );
+            });
+        },
+    ),
+    ("repeats change nothing and say nothing", || {
+        System::with(STRICT, |system| {
+            sync(system);
+            let after = system.mounts();
+            for _ in 0..5 {
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts(), after);
+            }
+        });
+    }),
+    ("usr that somebody opened again is closed again", || {
+        System::with(STRICT, |system| {
+            sync(system);
+            let after = system.mounts();
+            system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+            assert!(!system.is_read_only("/usr"));
+            assert_eq!(sync(system), "<6> /usr: made read-only\n");
+            assert!(system.is_read_only("/usr"));
+            assert_eq!(system.mounts(), after);
+            system.does(&["umount", "--lazy", "/usr"]);
+            assert!(!system.is_read_only("/usr"));
+            sync(system);
+            assert!(system.is_read_only("/usr"));
+            assert_eq!(system.mounts().len(), after.len());
+        });
+    }),
+    (
+        "usr on a file system of its own is closed again after a remount",
+        || {
+            System::with(STRICT, |system| {
+                usr_of_its_own(system);
+                sync(system);
+                // What systemd-remount-fs.service does.
+                system.does(&["mount", "-o", "remount,rw", "/usr"]);
+                assert!(!system.is_read_only("/usr"));
+                assert_eq!(sync(system), "<6> /usr: made read-only\n");
+                assert!(system.is_read_only("/usr"));
+                assert_eq!(system.mounts_at("/usr").len(), 1);
+            });
+        },
+    ),
+    (
+        "a database that somebody opened again is closed again",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let after = system.mounts();
+                system.does(&["mount", "-o", "remount,bind,rw", DATABASE]);
+                assert_eq!(sync(system), "<6> /var/lib/pacman: made read-only\n");
+                assert_eq!(system.mounts(), after);
+                system.does(&["umount", DATABASE]);
+                assert_eq!(sync(system), "<6> /var/lib/pacman: made read-only\n");
+                assert!(system.is_read_only(DATABASE));
+                assert_eq!(system.mounts_at(DATABASE).len(), 1);
+            });
+        },
+    ),
+    ("a system without a database is closed without one", || {
+        System::with(STRICT, |system| {
+            fs::remove_dir_all(system.path(DATABASE)).unwrap();
+            assert_eq!(sync(system), "<6> /usr: made read-only\n");
+            fs::write(system.path(DATABASE), "").unwrap();
+            assert_eq!(sync(system), "");
+            assert!(system.mounts_at(DATABASE).is_empty());
+        });
+    }),
+    (
+        "a database on a disk of its own gets the flag and no second mount",
+        || {
+            System::with(STRICT, |system| {
+                tmpfs(&system.path(DATABASE), "");
+                let before = system.mounts().len();
+                sync(system);
+                assert!(system.is_read_only(DATABASE));
+                assert_eq!(
+                    (system.mounts().len(), system.mounts_at(DATABASE).len()),
+                    (before + 1, 1)
+                );
+            });
+        },
+    ),
+    ("a database behind a link is closed where it is", || {
+        System::with(STRICT, |system| {
+            fs::rename(system.path(DATABASE), system.path("/var/db")).unwrap();
+            std::os::unix::fs::symlink("../db", system.path(DATABASE)).unwrap();
+            sync(system);
+            assert!(system.is_read_only(DATABASE) && system.is_read_only("/var/db"));
+            assert_eq!(system.mounts_at("/var/db").len(), 1);
+            assert_eq!(sync(system), "");
+        });
+    }),
+    ("lock off leaves the database open", || {
+        System::with("rw usrpolicy=strict usrpolicy.lock=off", |system| {
+            assert_eq!(sync(system), "<6> /usr: made read-only\n");
+            assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+        });
+    }),
+    ("nothing is closed where nothing is asked for", || {
+        for cmdline in [
+            "rw",
+            "rw usrpolicy=off",
+            "rw usrpolicy=audit",
+            "rw usrpolicy=strikt",
+            "rw usrpolicy=off usrpolicy=strict",
+        ] {
+            System::with(cmdline, |system| {
+                let before = system.mounts();
+                assert_eq!(sync(system), "", "{cmdline}");
+                assert_eq!(system.mounts(), before, "{cmdline}");
+                assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+            });
+        }
+    }),
+    (
+        "usr that cannot be closed is no reason to leave the database open",
+        || {
+            System::with(STRICT, |system| {
+                usr_of_its_own(system);
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(system.path("/usr/.open"))
+                    .unwrap();
+                let (exit, log) = system.generator(&["sync"]);
+                assert_eq!(exit, 1);
+                assert_eq!(
+                    log,
+                    "<6> /var/lib/pacman: made read-only\n<3> /usr: cannot make read-only: Device or resource busy; stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync\n"
+                );
+                assert!(system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+                drop(file);
+            });
+        },
+    ),
+    (
+        "a database that cannot be closed is said, and is no reason to leave usr open",
+        || {
+            System::with(STRICT, |system| {
+                tmpfs(&system.path(DATABASE), "");
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(system.path(DATABASE).join("open"))
+                    .unwrap();
+                let (exit, log) = system.generator(&["sync"]);
+                assert_eq!(exit, 1);
+                assert_eq!(
+                    log,
+                    "<3> /var/lib/pacman: cannot lock: Device or resource busy; let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync\n<6> /usr: made read-only\n"
+                );
+                assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+                drop(file);
+            });
+        },
+    ),
+    (
+        "a read-only file system is no lock, for it may be opened",
+        || {
+            System::with(STRICT, |system| {
+                system.does(&["mount", "-o", "remount,ro", "/"]);
+                sync(system);
+                system.does(&["mount", "-o", "remount,rw", "/"]);
+                assert!(system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+            });
+        },
+    ),
+    (
+        "under merged extensions the database is closed and usr left alone",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                merge(system, None);
+                let merged = system.mounts();
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts(), merged);
+                system.does(&["umount", DATABASE]);
+                assert_eq!(sync(system), "<6> /var/lib/pacman: made read-only\n");
+                assert!(system.is_read_only(DATABASE));
+                system.does(&["umount", "--lazy", "/usr"]);
+                assert!(system.is_read_only("/usr"));
+            });
+        },
+    ),
+    ("the flags of the root stay on both", || {
+        System::mounted_with(STRICT, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, |system| {
+            sync(system);
+            for path in [DATABASE, "/usr"] {
+                let mount = &system.mounts_at(path)[0];
+                assert!(
+                    ["ro", "nosuid", "nodev"].iter().all(|flag| mount.has(flag)),
+                    "{mount:?}"
+                );
+            }
+        });
+    }),
+    (
+        "what cannot be recorded is said and holds nothing up",
+        || {
+            System::with(STRICT, |system| {
+                fs::write(system.path("/run/usr-policy"), "").unwrap();
+                let (exit, log) = system.generator(&["sync"]);
+                assert_eq!(exit, 0);
+                assert!(
+                    log.contains("<4> /run/usr-policy/events: cannot add a line: "),
+                    "{log}"
+                );
+                assert!(system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+            });
+        },
+    ),
+];

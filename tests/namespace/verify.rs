@@ -1,0 +1,687 @@
+//! What verify says, beside what a write says.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use usr_policy_tests::privilege::{has_other_users, tmpfs};
+use usr_policy_tests::system::System;
+
+use crate::STRICT;
+use crate::apply::{merge, usr_of_its_own};
+
+const DATABASE: &str = "/var/lib/pacman";
+const VAR_TMP: &str = "mode=1777,size=25%,nosuid,nodev";
+const CACHE: &str = "mode=0755,size=25%,nosuid,nodev,noexec";
+
+/// A line of the report: what is said of a path.
+struct Finding {
+    verdict: String,
+    what: String,
+}
+
+struct Report {
+    exit: i32,
+    findings: Vec<(String, Finding)>,
+    text: String,
+}
+
+impl Report {
+    /// Runs verify, and tries in the same state what it judges: neither may say what the other denies.
+    fn of(system: &System) -> Self {
+        let report = Self::of_command(&mut system.command(&["/usr/bin/usr-policy", "verify"]));
+        for path in ["/usr", DATABASE] {
+            if !system.path(path).exists() {
+                continue;
+            }
+            let Some(finding) = report.about(path) else {
+                continue;
+            };
+            let writes = !system.is_read_only(path);
+            match finding.verdict.as_str() {
+                "holds" => assert!(!writes, "{path} can be written:\n{}", report.text),
+                "BROKEN" if finding.what.starts_with("writable") => {
+                    assert!(writes, "{path} cannot be written:\n{}", report.text);
+                }
+                _ => {}
+            }
+        }
+        let pair = report.about("/usr and the package database");
+        let is_dangerous = report.text.starts_with("usr-policy: strict")
+            && system.path(DATABASE).exists()
+            && system.is_read_only("/usr")
+            && !system.is_read_only(DATABASE);
+        if !report
+            .text
+            .contains("left writable, as usrpolicy.lock=off asks")
+        {
+            assert_eq!(pair.is_some(), is_dangerous, "{}", report.text);
+        }
+        report
+    }
+
+    fn of_command(command: &mut Command) -> Self {
+        let ran = command.output().unwrap();
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+        let text = String::from_utf8(ran.stdout).unwrap();
+        let mut findings = Vec::new();
+        for line in text.lines().skip(1) {
+            // `  verdict  subject  what`; a remedy has no verdict.
+            let words: Vec<&str> = line.trim_start().splitn(2, "  ").collect();
+            if let (true, [verdict, rest]) = (
+                line.starts_with("  ") && !line.starts_with("   "),
+                words.as_slice(),
+            ) {
+                let (subject, what) = rest.trim_start().split_once("  ").unwrap();
+                findings.push((
+                    subject.trim_end().to_owned(),
+                    Finding {
+                        verdict: (*verdict).to_owned(),
+                        what: what.trim().to_owned(),
+                    },
+                ));
+            }
+        }
+        Report {
+            exit: ran.status.code().unwrap(),
+            findings,
+            text,
+        }
+    }
+
+    fn about(&self, subject: &str) -> Option<&Finding> {
+        self.findings
+            .iter()
+            .find(|(of, _)| of == subject)
+            .map(|(_, finding)| finding)
+    }
+
+    #[track_caller]
+    fn says(&self, subject: &str, verdict: &str, what: &str) {
+        let found = self.findings.iter().any(|(of, finding)| {
+            of == subject && finding.verdict == verdict && finding.what.contains(what)
+        });
+        assert!(found, "not \"{verdict} {subject} {what}\":\n{}", self.text);
+    }
+
+    #[track_caller]
+    fn exits(&self, exit: i32) {
+        assert_eq!(self.exit, exit, "{}", self.text);
+    }
+}
+
+/// Does what a boot does.
+fn closed(system: &System) {
+    assert_eq!(system.early().0, 0);
+    assert_eq!(system.generator(&["sync"]).0, 0);
+    mount_tmpfs(system, "/var/tmp", VAR_TMP);
+    mount_tmpfs(system, "/var/cache/pacman", CACHE);
+}
+
+fn mount_tmpfs(system: &System, path: &str, options: &str) {
+    system.does(&["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]);
+}
+
+/// A system that was closed, with a change that must be noticed: the same without it holds.
+fn changed(change: impl FnOnce(&System) + Send, check: impl FnOnce(&System, &Report) + Send) {
+    System::with(STRICT, |system| {
+        closed(system);
+        let report = Report::of(system);
+        report.exits(0);
+        assert!(
+            report
+                .text
+                .ends_with("Everything that is promised holds.\n"),
+            "{}",
+            report.text
+        );
+        change(system);
+        check(system, &Report::of(system));
+    });
+}
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "a system that is closed holds, and each rule has its line",
+        || {
+            changed(
+                |_| {},
+                |system, report| {
+                    report.exits(0);
+                    report.says("/usr", "holds", "read-only since the initramfs");
+                    report.says(DATABASE, "holds", "locked");
+                    report.says("/var/tmp", "holds", "tmpfs mode=1777,size=25%,nosuid,nodev");
+                    report.says(
+                        "/var/cache/pacman",
+                        "holds",
+                        "tmpfs mode=0755,size=25%,nosuid,nodev,noexec",
+                    );
+                    for path in ["/var/log", "/var/lib/systemd", "/etc", "/run"] {
+                        report.says(path, "holds", "writable");
+                    }
+                    assert!(
+                        report
+                            .text
+                            .starts_with("usr-policy: strict (/proc/cmdline)\n"),
+                        "{}",
+                        report.text
+                    );
+                    assert!(system.is_read_only("/usr") && system.is_read_only(DATABASE));
+                },
+            );
+        },
+    ),
+    ("usr that can be written is broken", || {
+        changed(
+            |system| system.does(&["mount", "-o", "remount,bind,rw", "/usr"]),
+            |system, report| {
+                report.exits(1);
+                report.says("/usr", "BROKEN", "writable");
+                assert!(!system.is_read_only("/usr"));
+            },
+        );
+    }),
+    ("nothing closed at all is broken in every line", || {
+        System::with(STRICT, |system| {
+            let report = Report::of(system);
+            report.exits(1);
+            report.says("/usr", "BROKEN", "writable");
+            report.says(DATABASE, "BROKEN", "writable, although it is to be locked");
+            report.says("/var/tmp", "BROKEN", "no tmpfs");
+            report.says("/var/cache/pacman", "BROKEN", "no tmpfs");
+        });
+    }),
+    (
+        "a read-only usr with a writable database is the worst line",
+        || {
+            changed(
+                |system| system.does(&["umount", DATABASE]),
+                |_, report| {
+                    report.exits(1);
+                    report.says(DATABASE, "BROKEN", "writable");
+                    report.says(
+                        "/usr and the package database",
+                        "BROKEN",
+                        "pacman -R would report success",
+                    );
+                },
+            );
+        },
+    ),
+    ("a lock that is doubled is broken", || {
+        changed(
+            |system| system.does(&["mount", "--bind", "-o", "ro", DATABASE, DATABASE]),
+            |_, report| {
+                report.exits(1);
+                report.says(DATABASE, "BROKEN", "locked more than once");
+            },
+        );
+    }),
+    (
+        "a database on a disk of its own that is read-only is locked once",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/etc/fstab", "/dev/vdb /var/lib/pacman ext4 rw 0 2\n");
+                tmpfs(&system.path(DATABASE), "");
+                closed(system);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says(DATABASE, "holds", "locked");
+            });
+        },
+    ),
+    ("merged extensions over a read-only usr hold", || {
+        changed(
+            |system| merge(system, None),
+            |system, report| {
+                report.exits(0);
+                report.says("/usr", "holds", "extensions merged over it");
+                assert!(system.is_read_only("/usr"));
+            },
+        );
+    }),
+    ("extensions with a writable layer are broken", || {
+        changed(
+            |system| merge(system, Some("writable")),
+            |system, report| {
+                report.exits(1);
+                report.says("/usr", "BROKEN", "writable layer");
+                assert!(!system.is_read_only("/usr"));
+            },
+        );
+    }),
+    (
+        "extensions over a usr that can be written beneath them are broken",
+        || {
+            System::with(STRICT, |system| {
+                merge(system, None);
+                assert_eq!(system.generator(&["sync"]).0, 0);
+                let report = Report::of(system);
+                report.exits(1);
+                report.says("/usr", "BROKEN", "writable beneath them");
+                system.does(&["umount", "--lazy", "/usr"]);
+                assert!(!system.is_read_only("/usr"));
+            });
+        },
+    ),
+    (
+        "a tmpfs with other options is broken, and the difference is named",
+        || {
+            for (path, options, what) in [
+                ("/var/tmp", "mode=0755,size=25%,nosuid,nodev", "mode=0755"),
+                ("/var/tmp", "mode=1777,size=1m,nosuid,nodev", "size=1024k"),
+                ("/var/tmp", "mode=1777,size=0,nosuid,nodev", "no size limit"),
+                ("/var/tmp", "mode=1777,size=25%,nodev", "no nosuid"),
+                ("/var/tmp", "mode=1777,size=25%,nosuid", "no nodev"),
+                (
+                    "/var/tmp",
+                    "ro,mode=1777,size=25%,nosuid,nodev",
+                    "no write access",
+                ),
+                (
+                    "/var/cache/pacman",
+                    "mode=0755,size=25%,nosuid,nodev",
+                    "no noexec",
+                ),
+                (
+                    "/var/cache/pacman",
+                    "size=25%,nosuid,nodev,noexec",
+                    "mode=1777",
+                ),
+            ] {
+                changed(
+                    |system| {
+                        system.does(&["umount", path]);
+                        mount_tmpfs(system, path, options);
+                    },
+                    |_, report| {
+                        report.exits(1);
+                        report.says(path, "BROKEN", what);
+                    },
+                );
+            }
+        },
+    ),
+    (
+        "a tmpfs of the size that is the kernel's own default holds",
+        || {
+            System::with(
+                "rw usrpolicy=strict usrpolicy.path=/var/tmp:tmpfs,size=50%",
+                |system| {
+                    closed(system);
+                    let report = Report::of(system);
+                    report.exits(1);
+                    report.says("/var/tmp", "BROKEN", "size=");
+                    system.does(&["umount", "/var/tmp"]);
+                    mount_tmpfs(system, "/var/tmp", "mode=1777,nosuid,nodev");
+                    let report = Report::of(system);
+                    report.exits(0);
+                    report.says("/var/tmp", "holds", "size=50%");
+                },
+            );
+        },
+    ),
+    ("a tmpfs with more flags than were asked for holds", || {
+        changed(
+            |system| {
+                system.does(&[
+                    "mount",
+                    "-o",
+                    "remount,bind,nosuid,nodev,noexec,noatime",
+                    "/var/tmp",
+                ])
+            },
+            |_, report| report.exits(0),
+        );
+    }),
+    ("a tmpfs that is not there is broken", || {
+        changed(
+            |system| system.does(&["umount", "/var/tmp"]),
+            |_, report| {
+                report.exits(1);
+                report.says("/var/tmp", "BROKEN", "no tmpfs");
+            },
+        );
+    }),
+    ("a system without pacman has no such line to break", || {
+        System::with(STRICT, |system| {
+            fs::remove_dir_all(system.path(DATABASE)).unwrap();
+            fs::remove_dir_all(system.path("/var/cache/pacman")).unwrap();
+            assert_eq!(system.early().0, 0);
+            mount_tmpfs(system, "/var/tmp", VAR_TMP);
+            let report = Report::of(system);
+            report.exits(0);
+            report.says(DATABASE, "-", "there is no such directory");
+            report.says("/var/cache/pacman", "-", "there is no such directory");
+        });
+    }),
+    (
+        "a link in place of var tmp is a warning, for systemd mounts nothing there",
+        || {
+            System::with(STRICT, |system| {
+                fs::remove_dir(system.path("/var/tmp")).unwrap();
+                symlink("../tmp", system.path("/var/tmp")).unwrap();
+                assert_eq!(system.early().0, 0);
+                assert_eq!(system.generator(&["sync"]).0, 0);
+                mount_tmpfs(system, "/var/cache/pacman", CACHE);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/var/tmp", "warning", "a symbolic link leads there");
+            });
+        },
+    ),
+    ("a file in place of a directory is a warning", || {
+        changed(
+            |system| {
+                system.does(&["umount", "/var/tmp"]);
+                system.does(&["rmdir", "/var/tmp"]);
+                fs::write(system.path("/var/tmp"), "").unwrap();
+            },
+            |_, report| {
+                report.exits(0);
+                report.says("/var/tmp", "warning", "is no directory");
+            },
+        );
+    }),
+    (
+        "a word that could not be understood is broken, whatever else holds",
+        || {
+            for (cmdline, says) in [
+                ("rw usrpolicy=strikt", "usrpolicy=strikt is not a mode"),
+                ("rw usrpolicy", "usrpolicy without a value is not a mode"),
+                (
+                    "rw usrpolicy=audit usrpolicy.lock=x",
+                    "\"x\" is not a lock rule",
+                ),
+            ] {
+                System::with(cmdline, |system| {
+                    let report = Report::of(system);
+                    report.exits(1);
+                    report.says("/proc/cmdline", "BROKEN", says);
+                });
+            }
+            changed(
+                |system| system.write("/etc/usr-policy.conf", "[Policy]\nnonsense\n"),
+                |_, report| {
+                    report.exits(1);
+                    report.says("/etc/usr-policy.conf:2", "BROKEN", "is not a setting");
+                },
+            );
+        },
+    ),
+    ("off promises nothing", || {
+        for cmdline in [
+            "rw",
+            "rw usrpolicy=off",
+            "rw usrpolicy=off usrpolicy=strict",
+        ] {
+            System::with(cmdline, |system| {
+                let report = Report::of(system);
+                report.exits(0);
+                assert!(report.findings.is_empty(), "{}", report.text);
+                assert!(
+                    report.text.ends_with("\nNothing is promised.\n"),
+                    "{}",
+                    report.text
+                );
+            });
+        }
+    }),
+    ("audit says what strict would find, and exits 0", || {
+        System::with("rw usrpolicy=audit", |system| {
+            let report = Report::of(system);
+            report.exits(0);
+            report.says("/usr", "warning", "writable");
+            report.says("/var/tmp", "warning", "no tmpfs");
+            assert!(report.text.contains("strict would find"), "{}", report.text);
+        });
+    }),
+    ("lock off promises no lock", || {
+        System::with("rw usrpolicy=strict usrpolicy.lock=off", |system| {
+            closed(system);
+            assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+            let report = Report::of(system);
+            report.says(DATABASE, "-", "left writable, as usrpolicy.lock=off asks");
+        });
+    }),
+    (
+        "a usr that became read-only late is a warning with the time",
+        || {
+            System::with(STRICT, |system| {
+                assert_eq!(system.generator(&["sync"]).0, 0);
+                mount_tmpfs(system, "/var/tmp", VAR_TMP);
+                mount_tmpfs(system, "/var/cache/pacman", CACHE);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/usr", "warning", "read-only, but late, since");
+            });
+        },
+    ),
+    ("a usr that is read-only by itself holds", || {
+        System::with(STRICT, |system| {
+            usr_of_its_own(system);
+            system.does(&["mount", "-o", "remount,ro", "/usr"]);
+            system.does(&["mount", "--bind", "-o", "ro", DATABASE, DATABASE]);
+            mount_tmpfs(system, "/var/tmp", VAR_TMP);
+            mount_tmpfs(system, "/var/cache/pacman", CACHE);
+            let report = Report::of(system);
+            report.exits(0);
+            report.says("/usr", "holds", "read-only by");
+        });
+    }),
+    ("a writable line for usr in fstab is a warning", || {
+        System::with(STRICT, |system| {
+            system.write("/etc/fstab", "/dev/vda / ext4\n/dev/vdb /usr ext4 rw 0 2\n");
+            usr_of_its_own(system);
+            assert_eq!(system.late().0, 0);
+            assert_eq!(system.generator(&["sync"]).0, 0);
+            mount_tmpfs(system, "/var/tmp", VAR_TMP);
+            mount_tmpfs(system, "/var/cache/pacman", CACHE);
+            let report = Report::of(system);
+            report.exits(0);
+            report.says("/etc/fstab:2", "warning", "mounts /usr writable");
+        });
+    }),
+    (
+        "a writable mount below usr is a warning, unless it is asked for",
+        || {
+            System::with(STRICT, |system| {
+                tmpfs(&system.path("/usr/local"), "");
+                closed(system);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says(
+                    "/usr/local",
+                    "warning",
+                    "a writable mount of its own below /usr",
+                );
+                assert!(!system.is_read_only("/usr/local"));
+                system.boot_with("rw usrpolicy=strict usrpolicy.path=/usr/local:rw");
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/usr/local", "holds", "writable");
+            });
+        },
+    ),
+    (
+        "a path that was asked to be read-only is judged by itself",
+        || {
+            System::with("rw usrpolicy=strict usrpolicy.path=/var/opt:ro", |system| {
+                fs::create_dir_all(system.path("/var/opt")).unwrap();
+                closed(system);
+                let report = Report::of(system);
+                report.exits(1);
+                report.says("/var/opt", "BROKEN", "writable");
+                system.does(&["mount", "--bind", "-o", "ro", "/var/opt", "/var/opt"]);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/var/opt", "holds", "read-only");
+            });
+        },
+    ),
+    ("a path that must stay writable and is not is said", || {
+        changed(
+            |system| system.does(&["mount", "--bind", "-o", "ro", "/etc", "/etc"]),
+            |system, report| {
+                report.exits(0);
+                report.says("/etc", "warning", "read-only, although it must be writable");
+                assert!(system.is_read_only("/etc"));
+            },
+        );
+        changed(
+            |system| {
+                fs::create_dir_all(system.path("/var/lib/systemd")).unwrap();
+                system.does(&[
+                    "mount",
+                    "--bind",
+                    "-o",
+                    "ro",
+                    "/var/lib/systemd",
+                    "/var/lib/systemd",
+                ]);
+            },
+            |_, report| {
+                report.exits(1);
+                report.says(
+                    "/var/lib/systemd",
+                    "BROKEN",
+                    "read-only, although it must be writable",
+                );
+            },
+        );
+    }),
+    ("without proc it cannot be told", || {
+        System::with(STRICT, |system| {
+            closed(system);
+            system.does(&["umount", "--lazy", "/proc"]);
+            let (exit, out, error) = system.program(&["verify"]);
+            assert_eq!((exit, out.as_str()), (3, ""));
+            assert_eq!(
+                error,
+                "usr-policy: /proc/cmdline: cannot read: No such file or directory; mount proc on /proc\n"
+            );
+        });
+    }),
+    (
+        "a caller who is not root is told the truth or nothing",
+        || {
+            if !has_other_users() {
+                eprintln!("skipped: there is no second user in this user namespace");
+                return;
+            }
+            let verify = |system: &System| {
+                Report::of_command(&mut system.command(&[
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    "/usr/bin/usr-policy",
+                    "verify",
+                ]))
+            };
+            System::with(STRICT, |system| {
+                closed(system);
+                let report = verify(system);
+                assert!(matches!(report.exit, 0 | 3), "{}", report.text);
+                assert!(
+                    report
+                        .findings
+                        .iter()
+                        .all(|(_, finding)| finding.verdict != "BROKEN"),
+                    "{}",
+                    report.text
+                );
+                report.says("/usr", "holds", "read-only");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                let report = verify(system);
+                report.exits(1);
+                report.says("/usr", "BROKEN", "writable");
+            });
+        },
+    ),
+    (
+        "a caller who is not root and has mounts of its own is told that nothing can be told",
+        || {
+            if !has_other_users() {
+                eprintln!("skipped: there is no second user in this user namespace");
+                return;
+            }
+            System::with(STRICT, |system| {
+                closed(system);
+                let report = Report::of_command(&mut system.command(&[
+                "unshare", "--mount", "sh", "-c",
+                "mount -o remount,bind,rw /usr && exec setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/usr-policy verify",
+            ]));
+                report.exits(3);
+                report.says("/usr", "unknown", "could not be looked at");
+                assert!(
+                    report
+                        .findings
+                        .iter()
+                        .all(|(_, finding)| finding.verdict != "holds"),
+                    "{}",
+                    report.text
+                );
+            });
+        },
+    ),
+    (
+        "root in a sandbox judges the mounts of PID 1 and not its own",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                let in_sandbox = |change: &str| {
+                    let script = format!("{change} && exec /usr/bin/usr-policy verify");
+                    Report::of_command(
+                        &mut system.command(&["unshare", "--mount", "sh", "-c", &script]),
+                    )
+                };
+                let report = in_sandbox("mount -o remount,bind,rw /usr");
+                report.exits(0);
+                report.says("/usr", "holds", "read-only");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                let report = in_sandbox("mount -o remount,bind,ro /usr");
+                report.exits(1);
+                report.says("/usr", "BROKEN", "writable");
+            });
+        },
+    ),
+    ("verify changes nothing", || {
+        changed(
+            |_| {},
+            |system, _| {
+                let before = (
+                    system.mounts(),
+                    fs::read(system.path("/run/usr-policy/events")).unwrap(),
+                );
+                let listing = || {
+                    let ran = system
+                        .command(&[
+                            "find",
+                            "/run",
+                            "/var/lib/pacman",
+                            "/var/tmp",
+                            "/var/cache/pacman",
+                            "/etc",
+                            "-printf",
+                            "%p %T@ %C@\\n",
+                        ])
+                        .output()
+                        .unwrap();
+                    String::from_utf8(ran.stdout).unwrap()
+                };
+                let files = listing();
+                Report::of_command(&mut system.command(&["/usr/bin/usr-policy", "verify"]))
+                    .exits(0);
+                assert_eq!(files, listing());
+                assert_eq!(
+                    before,
+                    (
+                        system.mounts(),
+                        fs::read(system.path("/run/usr-policy/events")).unwrap()
+                    )
+                );
+            },
+        );
+    }),
+];

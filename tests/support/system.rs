@@ -1,0 +1,405 @@
+//! A throw-away system in namespaces of its own: this machine's root as the lower layer of an overlay, the installed
+//! tree over it, and a process that is PID 1. Real syscalls, real mount(8), no boot.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+use crate::golden::below;
+use crate::privilege::{bind, in_own_mounts, tmpfs};
+use crate::product;
+
+/// The boot program, as units and hooks call it.
+pub const GENERATOR: &str = "/usr/lib/usr-policy/usr-policy-generator";
+
+/// A copy of the installed tree on a file system of its own: no layer of an overlay may lie in another one.
+///
+/// It is made while there is one thread, because a program cannot be run while a process that another thread starts
+/// still holds it open for writing.
+#[derive(Debug)]
+pub struct Installed {
+    directory: TempDir,
+}
+
+static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+
+impl Installed {
+    /// Copies the stage, in a mount namespace of this process. Systems can be made as long as it is there.
+    ///
+    /// # Panics
+    /// Where that cannot be done, or was done before.
+    #[must_use]
+    pub fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        tmpfs(directory.path(), "mode=0755");
+        let copied = Command::new("cp")
+            .args(["--archive", "--no-target-directory"])
+            .arg(product::stage())
+            .arg(directory.path())
+            .status();
+        assert!(copied.unwrap().success());
+        INSTALLED.set(directory.path().to_owned()).unwrap();
+        Installed { directory }
+    }
+}
+
+impl Default for Installed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // Else only an empty directory stays.
+        let _ = umount2(self.directory.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+/// The copy of the installed tree.
+///
+/// # Panics
+/// Before it was made.
+#[must_use]
+pub fn installed() -> &'static Path {
+    INSTALLED.get().expect("Installed::new() comes first")
+}
+
+/// The system; the calling thread is in its mount namespace, but not in its root.
+#[derive(Debug)]
+pub struct System {
+    directory: TempDir,
+    first: Child,
+}
+
+/// A line of the mount table, read without any code of the product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Where it is mounted, in the system.
+    pub mount_point: String,
+    /// The options of this mount.
+    pub options: Vec<String>,
+    /// The number of its peer group.
+    pub peer_group: Option<u64>,
+    /// The file system's type.
+    pub fs_type: String,
+}
+
+impl System {
+    /// Runs a function in a system of its own, whose kernel was given `cmdline`.
+    ///
+    /// # Panics
+    /// With the function, or where the system cannot be made.
+    pub fn with<T: Send>(cmdline: &str, function: impl FnOnce(&System) -> T + Send) -> T {
+        Self::mounted_with(cmdline, MsFlags::empty(), function)
+    }
+
+    /// The same, with flags for the mount of the root.
+    ///
+    /// # Panics
+    /// With the function, or where the system cannot be made.
+    pub fn mounted_with<T: Send>(
+        cmdline: &str,
+        flags: MsFlags,
+        function: impl FnOnce(&System) -> T + Send,
+    ) -> T {
+        in_own_mounts(|| {
+            let mut system = System::new(flags);
+            system.boot_with(cmdline);
+            let result = catch_unwind(AssertUnwindSafe(|| function(&system)));
+            // With PID 1 ends everything that it is PID 1 to.
+            let _ = system.first.kill();
+            if result.is_ok() {
+                // After a panic it could wait for a process that nobody waits for any more.
+                let _ = system.first.wait();
+            }
+            result.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn new(flags: MsFlags) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path();
+        tmpfs(base, "mode=0755");
+        for name in ["upper", "work", "root", "run", "dev", "plain"] {
+            fs::create_dir(base.join(name)).unwrap();
+        }
+        let options = format!(
+            "lowerdir={}:/,upperdir={base}/upper,workdir={base}/work",
+            installed().display(),
+            base = base.display()
+        );
+        let root = base.join("root");
+        mount(
+            Some("root"),
+            &root,
+            Some("overlay"),
+            flags,
+            Some(options.as_str()),
+        )
+        .unwrap();
+        // As PID 1 makes it.
+        let shared = MsFlags::MS_SHARED;
+        mount(None::<&str>, &root, None::<&str>, shared, None::<&str>).unwrap();
+
+        for path in ["etc/usr-policy.conf", "etc/usr-policy.conf.d", "var/tmp"] {
+            let path = root.join(path);
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_dir_all(&path);
+        }
+        for path in ["var/tmp", "var/lib/pacman/local", "var/cache/pacman/pkg"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        fs::write(root.join("etc/fstab"), "").unwrap();
+        bind(&base.join("run"), &root.join("run"));
+        bind(&base.join("dev"), &root.join("dev"));
+        for name in ["cmdline", "dev/kmsg", "dev/null"] {
+            fs::write(base.join(name), "").unwrap();
+        }
+        bind(Path::new("/dev/null"), &root.join("dev/null"));
+        // For what is run as in an initramfs, with this machine's root as its own.
+        bind(&base.join("cmdline"), Path::new("/proc/cmdline"));
+        bind(&base.join("dev/kmsg"), Path::new("/dev/kmsg"));
+        bind(&base.join("run"), Path::new("/run"));
+
+        // The next process of this thread is PID 1 of a new namespace.
+        unshare(CloneFlags::CLONE_NEWPID).unwrap();
+        let mut first = chroot(&root)
+            .args([
+                "sh",
+                "-c",
+                "mount -t proc proc /proc && echo ready && exec sleep infinity",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(first.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "ready\n");
+        bind(&base.join("cmdline"), &root.join("proc/cmdline"));
+        System { directory, first }
+    }
+
+    /// Changes the kernel command line.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    pub fn boot_with(&self, cmdline: &str) {
+        fs::write(self.base().join("cmdline"), format!("{cmdline}\n")).unwrap();
+    }
+
+    /// Where the system keeps what is not its own.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The root directory, as the calling thread sees it.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.base().join("root")
+    }
+
+    /// A path of the system, as the calling thread sees it.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        below(&self.root(), path)
+    }
+
+    /// Writes a file of the system.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A command in the system.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = chroot(&self.root());
+        command.args(words);
+        command
+    }
+
+    /// Runs a command in the system, which must succeed.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn does(&self, words: &[&str]) {
+        let ran = self.command(words).output().unwrap();
+        assert!(ran.status.success(), "{words:?}: {ran:?}");
+    }
+
+    /// Runs the boot program in the real root: exit code and log.
+    ///
+    /// # Panics
+    /// Where it cannot be run, or prints anything.
+    #[must_use]
+    pub fn generator(&self, words: &[&str]) -> (i32, String) {
+        let command = [&[GENERATOR], words].concat();
+        self.logged(&mut self.command(&command))
+    }
+
+    /// Runs a stage as the initramfs does, on the root that is mounted at `root`: exit code and log.
+    ///
+    /// # Panics
+    /// Where it cannot be run, or prints anything.
+    #[must_use]
+    pub fn initramfs(&self, root: impl AsRef<OsStr>, stage: &str) -> (i32, String) {
+        let mut command = Command::new(installed().join(product::BOOT_PROGRAM));
+        command
+            .args(["apply", "--root"])
+            .arg(root)
+            .args(["--stage", stage]);
+        self.logged(&mut command)
+    }
+
+    /// The early stage on the system's root.
+    ///
+    /// # Panics
+    /// Where it cannot be run, or prints anything.
+    #[must_use]
+    pub fn early(&self) -> (i32, String) {
+        self.initramfs(self.root(), "early")
+    }
+
+    /// The late stage on the system's root.
+    ///
+    /// # Panics
+    /// Where it cannot be run, or prints anything.
+    #[must_use]
+    pub fn late(&self) -> (i32, String) {
+        self.initramfs(self.root(), "late")
+    }
+
+    /// Runs a command of ours: exit code and log, without the head of each record but its priority.
+    ///
+    /// # Panics
+    /// Where it cannot be run, or prints anything.
+    #[must_use]
+    pub fn logged(&self, command: &mut Command) -> (i32, String) {
+        let kmsg = self.base().join("dev/kmsg");
+        fs::write(&kmsg, "").unwrap();
+        let ran: Output = command.output().unwrap();
+        assert!(ran.stdout.is_empty() && ran.stderr.is_empty(), "{ran:?}");
+        let log = String::from_utf8(fs::read(&kmsg).unwrap()).unwrap();
+        let lines = log.lines().map(|line| {
+            let (head, text) = line.split_once("]: ").unwrap_or((line, ""));
+            let priority = head.split_once("usr-policy-generator[");
+            let (priority, _) = priority.unwrap_or_else(|| panic!("{line}: not a record of ours"));
+            let text = text.replace(self.root().to_str().unwrap(), "ROOT");
+            format!("{priority} {text}\n")
+        });
+        (ran.status.code().unwrap(), lines.collect())
+    }
+
+    /// Runs `usr-policy`: exit code, standard output, standard error.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn program(&self, words: &[&str]) -> (i32, String, String) {
+        let command = [&["/usr/bin/usr-policy"], words].concat();
+        let ran = self.command(&command).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            ran.status.code().unwrap(),
+            text(ran.stdout),
+            text(ran.stderr),
+        )
+    }
+
+    /// Tries to write in a directory, by making a file and removing it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_in(&self, directory: &str) -> io::Result<()> {
+        let probe = self.path(directory).join(".probe");
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&probe)?;
+        fs::remove_file(probe)
+    }
+
+    /// Whether a directory is read-only, by trying.
+    ///
+    /// # Panics
+    /// Where writing fails for another reason.
+    #[must_use]
+    pub fn is_read_only(&self, directory: &str) -> bool {
+        match self.write_in(directory) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => true,
+            Err(error) => panic!("{directory}: {error}"),
+        }
+    }
+
+    /// The mount table, in the kernel's order.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<Line> {
+        // Not /proc/self, which is the first thread's.
+        let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let root = self.root();
+        let lines = text.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let below = Path::new(words[4]).strip_prefix(&root).ok()?;
+            let end = words.iter().position(|word| *word == "-").unwrap();
+            let peer_group = words[6..end]
+                .iter()
+                .find_map(|word| word.strip_prefix("shared:"));
+            Some(Line {
+                mount_point: Path::new("/").join(below).to_str().unwrap().to_owned(),
+                options: words[5].split(',').map(str::to_owned).collect(),
+                peer_group: peer_group.map(|number| number.parse().unwrap()),
+                fs_type: words[end + 1].to_owned(),
+            })
+        });
+        lines.collect()
+    }
+
+    /// The mounts at a path, the first one first.
+    #[must_use]
+    pub fn mounts_at(&self, path: &str) -> Vec<Line> {
+        let mut mounts = self.mounts();
+        mounts.retain(|line| line.mount_point == path);
+        mounts
+    }
+}
+
+impl Line {
+    /// Whether the mount has an option, as a whole word.
+    #[must_use]
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|o| o == option)
+    }
+}
+
+fn chroot(root: &Path) -> Command {
+    let mut command = crate::golden::chroot(root);
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .env("LC_ALL", "C.UTF-8");
+    command
+}
