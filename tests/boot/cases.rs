@@ -1,11 +1,12 @@
 //! The boots.
 
+use usr_policy_tests::machine::base::EXTENSION;
 use usr_policy_tests::machine::{Extra, Image, Result, Suite};
 
 use crate::case::{Case, dracut, installed, plain, with};
 use crate::checks;
 use crate::observed::Observed;
-use crate::steps::{MERGE_BY_HAND, PACMAN};
+use crate::steps::{MERGE_BY_HAND, PACMAN, STIR, UNMERGE};
 
 /// Every case. A twin stands before the cases that need it, so that it is booted as a test of its own first.
 ///
@@ -16,6 +17,7 @@ pub fn all() -> Result<Vec<Case>> {
         without_the_product()?,
         a_sick_system()?,
         dracut_with_the_product()?,
+        trixie_goes_on()?,
     ]
     .into_iter()
     .flatten()
@@ -191,4 +193,39 @@ pub fn off_and_strict([off, strict]: [&'static str; 2], image: &Image) -> [Case;
             },
         },
     ]
+}
+
+/// A strict system that goes on: it merges an extension while it boots, and it is reloaded and isolated.
+fn trixie_goes_on() -> Result<Vec<Case>> {
+    let merged = with(
+        installed(&[]),
+        [
+            Extra::link("/var/lib/extensions/hello", EXTENSION),
+            Extra::link(
+                "/etc/systemd/system/sysinit.target.wants/systemd-sysext.service",
+                "/usr/lib/systemd/system/systemd-sysext.service",
+            ),
+        ],
+    );
+    Ok(vec![
+        Case {
+            name: "trixie-dracut-strict-an-extension-is-merged-at-boot-after-the-locks",
+            image: dracut("trixie-dracut-extension", Suite::Trixie, &merged)?,
+            words: "usrpolicy=strict",
+            steps: vec![UNMERGE],
+            twin: Some(OFF_WITHOUT_THE_PRODUCT),
+            judge: |seen, twin| match twin {
+                Some(twin) => checks::strict_merged_at_boot(seen, twin).broken(),
+                None => vec!["this needs its twin".to_owned()],
+            },
+        },
+        Case {
+            name: "trixie-dracut-strict-nothing-moves-at-reload-reexec-isolate-and-remount",
+            image: dracut("trixie-dracut", Suite::Trixie, &installed(&[]))?,
+            words: "usrpolicy=strict",
+            steps: STIR.to_vec(),
+            twin: None,
+            judge: |seen, _| checks::strict_when_stirred(seen).broken(),
+        },
+    ])
 }

@@ -111,7 +111,7 @@ pub fn strict_from_the_initrd(seen: &Observed, twin: &Observed) -> Report {
     report.promise("a-merge-shows-the-extension-once", merged_once(seen));
     report.promise(
         "an-unmerge-gives-the-read-only-usr-back",
-        unmerged(seen, "EROFS", 1),
+        unmerged(seen, &TWICE, "EROFS", 1),
     );
     report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
     report.promise("no-new-error-is-logged", no_new_error(seen, twin));
@@ -148,11 +148,50 @@ pub fn off(seen: &Observed) -> Report {
     report.promise("a-merge-shows-the-extension-once", merged_once(seen));
     report.promise(
         "an-unmerge-gives-the-writable-usr-back",
-        unmerged(seen, "OK", 0),
+        unmerged(seen, &TWICE, "OK", 0),
     );
     if seen.said("verify").is_ok() {
         report.promise("verify-has-nothing-to-say", verify_ends(seen, 0));
     }
+    health(&mut report, seen);
+    report
+}
+
+/// What `strict` promises of a system that merges an extension while it boots.
+pub fn strict_merged_at_boot(seen: &Observed, twin: &Observed) -> Report {
+    let mut report = Report::default();
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
+    report.promise("the-merge-comes-after-the-locks", merged_after_locks(seen));
+    report.promise(
+        "the-merged-usr-is-there-once-and-refuses-writes",
+        merged_at(seen, "late"),
+    );
+    report.promise(
+        "the-database-is-one-read-only-mount",
+        database_is_read_only(seen),
+    );
+    report.promise(
+        "an-unmerge-gives-the-read-only-usr-back",
+        unmerged(seen, &TWICE[..1], "EROFS", 1),
+    );
+    report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
+    report.promise("no-new-error-is-logged", no_new_error(seen, twin));
+    health(&mut report, seen);
+    report
+}
+
+/// What `strict` promises of a system that goes on: the case takes the steps [`crate::steps::STIR`].
+pub fn strict_when_stirred(seen: &Observed) -> Report {
+    let mut report = Report::default();
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
+    report.promise("no-mount-is-moved-or-doubled", no_mount_moved(seen));
+    report.promise("no-unit-is-lost", no_unit_lost(seen));
     health(&mut report, seen);
     report
 }
@@ -437,21 +476,103 @@ fn merged_once(seen: &Observed) -> Result<(), String> {
                 said.code, said.stdout, said.stderr
             )
         })?;
-        let Moment { append, mounts, .. } = seen.moment(name)?;
-        let count = overlays_at_usr(mounts);
-        must(count == 1, || {
-            format!("{name}: {count} overlays at /usr: {:?}", mounts.at("/usr"))
-        })?;
-        must(append == "EROFS", || {
-            format!("{name}: opening a file in the merged /usr to append: {append}")
+        merged_at(seen, name)?;
+    }
+    Ok(())
+}
+
+/// At this moment one overlay is over /usr, and a writer is refused.
+fn merged_at(seen: &Observed, moment: &str) -> Result<(), String> {
+    let Moment { append, mounts, .. } = seen.moment(moment)?;
+    let count = overlays_at_usr(mounts);
+    must(count == 1, || {
+        format!(
+            "{moment}: {count} overlays at /usr: {:?}",
+            mounts.at("/usr")
+        )
+    })?;
+    must(append == "EROFS", || {
+        format!("{moment}: opening a file in the merged /usr to append: {append}")
+    })
+}
+
+/// Everything of the policy was mounted when the extension was merged.
+fn merged_after_locks(seen: &Observed) -> Result<(), String> {
+    let first = |path: &str, fs_type: Option<&str>| {
+        seen.watch
+            .of(path)
+            .find(|change| {
+                change.mount_point == path
+                    && fs_type.is_none_or(|fs_type| change.fs_type == fs_type)
+            })
+            .map(|change| change.at)
+            .ok_or_else(|| format!("the watch saw no mount at {path} of type {fs_type:?}"))
+    };
+    let merged = first("/usr", Some("overlay"))?;
+    for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE] {
+        let mounted = first(path, None)?;
+        must(mounted < merged, || {
+            format!("{path}: mounted at {mounted} µs, merged at {merged}")
         })?;
     }
     Ok(())
 }
 
+/// The steps of [`crate::steps::STIR`], as they come back.
+const STIRRED: [&str; 5] = [
+    "step-untouched",
+    "step-daemon-reload",
+    "step-daemon-reexec",
+    "step-isolate-and-back",
+    "step-remount-fs-again",
+];
+
+fn no_mount_moved(seen: &Observed) -> Result<(), String> {
+    let before = &seen.moment("late")?.mounts;
+    for name in STIRRED {
+        let Moment { append, mounts, .. } = seen.moment(name)?;
+        must(append == "EROFS", || {
+            format!("{name}: opening a file in /usr to append: {append}")
+        })?;
+        for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE] {
+            let (was, is) = (before.only(path)?, mounts.only(path)?);
+            must(was == is, || {
+                format!("{name}: {path} was {}, is {}", show(was), show(is))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn no_unit_lost(seen: &Observed) -> Result<(), String> {
+    let before = &seen.said(STIRRED[0])?.stdout;
+    must(
+        before.contains("usr-policy-apply.service loaded active"),
+        || format!("before anything was done: {before}"),
+    )?;
+    for name in STIRRED {
+        let said = seen.said(name)?;
+        must(said.code == 0 && said.stdout == *before, || {
+            format!(
+                "{name}: exit code {}: {}{}before:\n{before}",
+                said.code, said.stdout, said.stderr
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The unmerges of [`crate::steps::MERGE_BY_HAND`], as they come back.
+const TWICE: [&str; 2] = ["step-unmerge", "step-unmerge-again"];
+
 /// After an unmerge /usr is what it was: as many mounts as before, and the same answer to a writer.
-fn unmerged(seen: &Observed, answer: &str, mounts_at_usr: usize) -> Result<(), String> {
-    for name in ["step-unmerge", "step-unmerge-again"] {
+fn unmerged(
+    seen: &Observed,
+    steps: &[&str],
+    answer: &str,
+    mounts_at_usr: usize,
+) -> Result<(), String> {
+    for name in steps {
         let said = seen.said(name)?;
         must(said.code == 0, || {
             format!(

@@ -38,24 +38,58 @@ pub const MERGE_BY_HAND: [Step; 4] = [
         name: "merge",
         script: MERGE,
     },
-    Step {
-        name: "unmerge",
-        script: UNMERGE,
-    },
+    UNMERGE,
     Step {
         name: "merge-again",
         script: MERGE,
     },
     Step {
         name: "unmerge-again",
-        script: UNMERGE,
+        ..UNMERGE
     },
 ];
 
 const MERGE: &str =
     "ln -sfn /opt/extensions/hello /run/extensions/hello && systemd-sysext merge && hello-ext";
 
-const UNMERGE: &str = "systemd-sysext unmerge && ! test -e /usr/bin/hello-ext";
+/// The extension is unmerged, and its program is gone.
+pub const UNMERGE: Step = Step {
+    name: "unmerge",
+    script: "systemd-sysext unmerge && ! test -e /usr/bin/hello-ext",
+};
 
 /// What the program of the extension says.
 pub const HELLO: &str = "hello from the extension";
+
+/// What a running system does to itself, and must not move anything: each step ends with the list of units that a
+/// policy may have, and the first one is that list alone.
+pub const STIR: [Step; 5] = [
+    Step {
+        name: "untouched",
+        script: UNITS,
+    },
+    Step {
+        name: "daemon-reload",
+        script: concat!("systemctl daemon-reload && ", include_str!("guest/units")),
+    },
+    Step {
+        name: "daemon-reexec",
+        script: concat!("systemctl daemon-reexec && ", include_str!("guest/units")),
+    },
+    Step {
+        name: "isolate-and-back",
+        script: concat!(
+            "systemctl isolate rescue.target && systemctl isolate multi-user.target && ",
+            include_str!("guest/units")
+        ),
+    },
+    Step {
+        name: "remount-fs-again",
+        script: concat!(
+            "systemctl restart systemd-remount-fs.service && ",
+            include_str!("guest/units")
+        ),
+    },
+];
+
+const UNITS: &str = include_str!("guest/units");

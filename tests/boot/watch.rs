@@ -10,6 +10,8 @@ pub struct Change {
     pub writable: Option<bool>,
     /// Where the mount that is seen at the path is mounted; empty where the path did not exist.
     pub mount_point: String,
+    /// The type of that file system; empty where the path did not exist.
+    pub fs_type: String,
     /// The line as it came.
     pub line: String,
 }
@@ -33,12 +35,13 @@ impl Watch {
             let fields: Vec<&str> = line.split('\t').collect();
             let bad = || format!("not a line of the watch: {line}");
             let at = fields[0].parse().map_err(|_| bad())?;
-            let mut change = |path: &str, writable, mount_point: &str| {
+            let mut change = |path: &str, writable, fs_type: &str, mount_point: &str| {
                 watch.changes.push(Change {
                     at,
                     path: path.to_owned(),
                     writable,
                     mount_point: mount_point.to_owned(),
+                    fs_type: fs_type.to_owned(),
                     line: line.to_owned(),
                 });
             };
@@ -47,9 +50,13 @@ impl Watch {
                     watch.awake.push(at);
                     watch.longest_gap = watch.longest_gap.max(gap.parse().map_err(|_| bad())?);
                 }
-                [path, "absent"] => change(path, None, ""),
-                [path, _, "rw", _, mount_point, ..] => change(path, Some(true), mount_point),
-                [path, _, "ro", _, mount_point, ..] => change(path, Some(false), mount_point),
+                [path, "absent"] => change(path, None, "", ""),
+                [path, _, "rw", fs_type, mount_point, ..] => {
+                    change(path, Some(true), fs_type, mount_point)
+                }
+                [path, _, "ro", fs_type, mount_point, ..] => {
+                    change(path, Some(false), fs_type, mount_point)
+                }
                 _ => return Err(bad()),
             }
         }
