@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum Ended {
     /// The guest switched itself off, or restarted.
     ByItself,
-    /// It was stopped: [`TIME_LIMIT`].
+    /// It took too long and was stopped.
     TimeLimit,
 }
 
