@@ -24,7 +24,8 @@ pub fn all() -> Result<Vec<Case>> {
     .collect())
 }
 
-const OFF_WITHOUT_THE_PRODUCT: &str =
+/// The twin of every boot of trixie's dracut image.
+pub const OFF_WITHOUT_THE_PRODUCT: &str =
     "trixie-dracut-without-the-product-usr-stays-writable-and-pacman-works";
 
 /// The judge before the work: a system with nothing of ours keeps what any system keeps, and every probe for the rest

@@ -72,6 +72,16 @@ const ALWAYS_WRITABLE: [&str; 6] = [
 /// Everything that `strict` promises of a system whose /usr is part of its root and whose initramfs has our part.
 /// The case takes the steps [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
 pub fn strict_from_the_initrd(seen: &Observed, twin: &Observed) -> Report {
+    strict(seen, twin, &["generator", "early", "local-fs", "late"])
+}
+
+/// The same of a system whose initramfs has nothing of ours: it keeps all but what only an initramfs can.
+pub fn strict_from_the_host(seen: &Observed, twin: &Observed) -> Report {
+    strict(seen, twin, &["local-fs", "late"])
+}
+
+/// At these moments /usr is a mount of its own.
+fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     let mut report = Report::default();
     for (moment, promise) in MOMENTS {
         report.promise(promise, usr_is_read_only(seen, moment));
@@ -82,7 +92,7 @@ pub fn strict_from_the_initrd(seen: &Observed, twin: &Observed) -> Report {
     );
     report.promise(
         "usr-is-one-mount-with-a-peer-group-of-its-own",
-        one_mount_of_its_own(seen),
+        one_mount_of_its_own(seen, mounted),
     );
     report.promise(
         "usr-and-usr-local-refuse-writes",
@@ -304,8 +314,8 @@ fn watch_is_whole(seen: &Observed) -> Result<(), String> {
     })
 }
 
-fn one_mount_of_its_own(seen: &Observed) -> Result<(), String> {
-    for moment in ["generator", "early", "local-fs", "late"] {
+fn one_mount_of_its_own(seen: &Observed, moments: &[&str]) -> Result<(), String> {
+    for moment in moments {
         let mounts = &seen.moment(moment)?.mounts;
         let (root, usr) = (mounts.only("/")?, mounts.only("/usr")?);
         // Over a /usr that is not shared a merge says that all is well, and the system sees nothing of it; in the peer

@@ -6,12 +6,14 @@ mod case;
 mod cases;
 mod checks;
 mod guest;
+mod halves;
 mod journal;
 mod mkinitcpio;
 mod mounts;
 mod observed;
 mod steps;
 mod watch;
+mod words;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,8 @@ fn run() -> Result<Conclusion> {
     // Two machines at once on two cores take more than twice as long each.
     arguments.test_threads = Some(1);
     let mut cases = cases::all()?;
+    cases.extend(words::cases()?);
+    cases.extend(halves::cases()?);
     cases.extend(mkinitcpio::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {

@@ -394,11 +394,17 @@ impl Plan {
         if !seen.usr_exists {
             return Step::Refuse(Why::NoUsr);
         }
-        // In the real root we are the proof that the program is there.
-        match (stage, seen.installation) {
-            (Stage::Host, _) | (_, Installation::Whole) => {}
-            (_, Installation::NoBootProgram) => return Step::Refuse(Why::NoBootProgram),
-            (_, Installation::NoGenerator) => return Step::Refuse(Why::NoGenerator),
+        let missing = match seen.installation {
+            Installation::Whole => None,
+            Installation::NoBootProgram => Some(Why::NoBootProgram),
+            Installation::NoGenerator => Some(Why::NoGenerator),
+        };
+        match (stage, missing) {
+            // In the real root we are the proof that the program is there.
+            (Stage::Host, _) | (_, None) => {}
+            // The late stage will see it too; an error is said once.
+            (Stage::Early, Some(why)) => return Step::Leave(why),
+            (_, Some(why)) => return Step::Refuse(why),
         }
         let Some(usr) = &seen.usr else {
             return Step::Bind { recursive: false };

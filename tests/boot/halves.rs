@@ -1,0 +1,88 @@
+//! Boots of half an installation: the machine starts, and nobody is left with a read-only /usr and an open database.
+
+use usr_policy_tests::machine::{Result, Suite};
+
+use crate::case::{Case, half_dracut, installed, plain};
+use crate::cases::OFF_WITHOUT_THE_PRODUCT;
+use crate::checks;
+use crate::steps::{MERGE_BY_HAND, PACMAN};
+use crate::words::{SAID_SO, said_in_the_log, verify_says};
+
+/// What only the initramfs can keep.
+const ONLY_FROM_THE_INITRAMFS: [&str; 3] = [
+    "usr-is-read-only-just-before-switch-root",
+    "usr-is-read-only-for-the-first-generator",
+    "usr-is-never-writable-in-the-watch",
+];
+
+/// What the late stage of an older image says where it finds the boot program missing.
+const LEFT_WRITABLE: &str = "/sysroot/usr: left writable: the root has no /usr/lib/usr-policy/usr-policy-generator, and nobody would lock the package database; install usr-policy there, or rebuild the initramfs without it";
+
+/// The cases.
+///
+/// # Errors
+/// The witness cannot be prepared.
+pub fn cases() -> Result<Vec<Case>> {
+    let steps = [&PACMAN[..], &MERGE_BY_HAND].concat();
+    let without_initramfs = half_dracut(
+        "trixie-dracut-without-initramfs-part",
+        Suite::Trixie,
+        &installed(&[]),
+        &plain(),
+    )?;
+    let only_initramfs = half_dracut(
+        "trixie-dracut-only-initramfs-part",
+        Suite::Trixie,
+        &plain(),
+        &installed(&[]),
+    )?;
+    let no_boot_program = half_dracut(
+        "trixie-dracut-without-boot-program",
+        Suite::Trixie,
+        &installed(&["/usr/lib/usr-policy"]),
+        &installed(&[]),
+    )?;
+    Ok(vec![
+        Case {
+            name: "trixie-dracut-without-the-initramfs-part-it-holds-late-and-verify-says-so",
+            image: without_initramfs,
+            words: "usrpolicy=strict",
+            steps: steps.clone(),
+            twin: Some(OFF_WITHOUT_THE_PRODUCT),
+            judge: |seen, twin| {
+                let Some(twin) = twin else {
+                    return vec!["this needs its twin".to_owned()];
+                };
+                let mut complaints = checks::strict_from_the_host(seen, twin)
+                    .broken_but_for(&ONLY_FROM_THE_INITRAMFS);
+                complaints.extend(verify_says(seen, "read-only, but late, since "));
+                complaints
+            },
+        },
+        Case {
+            name: "trixie-dracut-an-image-that-outlives-the-package-leaves-usr-writable-and-says-why",
+            image: only_initramfs,
+            words: "usrpolicy=strict",
+            steps: steps.clone(),
+            twin: None,
+            judge: |seen, _| {
+                let mut complaints = checks::off(seen).broken_but_for(&SAID_SO[..1]);
+                complaints.extend(said_in_the_log(seen, &[LEFT_WRITABLE]));
+                complaints
+            },
+        },
+        Case {
+            name: "trixie-dracut-without-the-boot-program-usr-stays-writable-and-verify-says-so",
+            image: no_boot_program,
+            words: "usrpolicy=strict",
+            steps,
+            twin: None,
+            judge: |seen, _| {
+                let mut complaints = checks::off(seen).broken_but_for(&SAID_SO);
+                complaints.extend(said_in_the_log(seen, &[LEFT_WRITABLE]));
+                complaints.extend(checks::verify_ends(seen, 1).err());
+                complaints
+            },
+        },
+    ])
+}
