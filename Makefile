@@ -12,7 +12,7 @@ STAGE := $(TARGET_DIR)/stage
 
 # RUSTFLAGS in the environment replaces what .cargo/config.toml says, and the boot program would be dynamic.
 ifdef RUSTFLAGS
-export RUSTFLAGS += -C target-feature=+crt-static
+export RUSTFLAGS += -C target-feature=+crt-static -C relocation-model=static
 endif
 
 libexecdir = $(DESTDIR)$(PREFIX)/lib/usr-policy

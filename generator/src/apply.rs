@@ -16,14 +16,7 @@ use usr_policy_system::seen::look;
 use crate::Failed;
 
 pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
-    let plan = match Planned::read(root) {
-        Ok(plan) => plan,
-        Err(failure) => {
-            error!("{failure}");
-            return Err(Failed);
-        }
-    };
-    plan.close_usr(stage)
+    Planned::read(root)?.close_usr(stage)
 }
 
 /// A root, and what is to be done with it.

@@ -48,30 +48,33 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     // Only now: before there was no /dev/kmsg.
     kmsg::init_with_console(IDENTIFIER);
     for failure in &missing {
-        error!("{failure}");
+        Failed::because(failure);
     }
-    let root = match Root::open("/") {
-        Ok(root) => root,
-        Err(failure) => {
-            error!("{failure}");
-            return start(arguments, None);
-        }
+    let mut real_init = None;
+    let result = prepare(arguments, &mut real_init);
+    if result.is_err() || !missing.is_empty() {
+        warn!("{WAY_OUT}");
+    }
+    start(arguments, real_init.as_ref())
+}
+
+/// Does everything that comes before the real init; finds out first which one is asked for.
+fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
+    let root = Root::open("/")?;
+    // Without a command line there is no policy; what fstab wants on /usr is mounted all the same.
+    let (cmdline, known) = match running_cmdline(&root) {
+        Ok(cmdline) => (cmdline, Ok(())),
+        Err(failure) => (Vec::new(), Err(Failed::from(failure))),
     };
-    let cmdline = running_cmdline(&root).unwrap_or_else(|failure| {
-        error!("{failure}");
-        Vec::new()
-    });
     // What is wrong with a file is the generator's to report.
     let (facts, _) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
     for problem in &plan.problems {
-        error!("{problem}");
+        Failed::because(problem);
     }
-    survive(arguments, plan.real_init.as_ref());
-    if close(&root, &facts).is_err() || !missing.is_empty() {
-        warn!("{WAY_OUT}");
-    }
-    start(arguments, plan.real_init.as_ref())
+    *real_init = plan.real_init;
+    survive(arguments, real_init.as_ref());
+    close(&root, &facts).and(known)
 }
 
 /// A mistake in this program must not end in a kernel panic: the process becomes the real init instead.
@@ -114,25 +117,12 @@ fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
         .is_some_and(|usr| mount_of(&usr).is_ok_and(|mount| mount.is_its_root));
     let order = match Order::new(facts) {
         Some(Ok(order)) if !is_mounted => order,
-        Some(Err(unsupported)) if !is_mounted => {
-            error!("{unsupported}");
-            return Err(Failed);
-        }
-        _ => return planned()?.close_usr(Stage::Init),
+        Some(Err(unsupported)) if !is_mounted => return Err(Failed::because(&unsupported)),
+        _ => return Planned::read("/".into())?.close_usr(Stage::Init),
     };
-    let options = mount_usr(root, &order).map_err(|failure| {
-        error!("{failure}");
-        Failed
-    })?;
+    let options = mount_usr(root, &order)?;
     // Once more: some of the configuration is in /usr.
-    keep_or_open(&planned()?, &options)
-}
-
-fn planned() -> Result<Planned, Failed> {
-    Planned::read(PathBuf::from("/")).map_err(|failure| {
-        error!("{failure}");
-        Failed
-    })
+    keep_or_open(&Planned::read("/".into())?, &options)
 }
 
 /// Mounts `/usr` read-only, whoever may want it otherwise; returns the options that were asked for.
@@ -224,16 +214,10 @@ fn wait_for(order: &Order) -> Result<PathBuf, Failure> {
 
 /// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for.
 fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
-    let (step, directory) = planned.step(Stage::Init).map_err(|failure| {
-        error!("{failure}");
-        Failed
-    })?;
+    let (step, directory) = planned.step(Stage::Init)?;
     let result = match step {
         Step::Leave(Why::NotStrict) => Ok(()),
-        Step::Refuse(why) => {
-            error!("/usr: {why}");
-            Err(Failed)
-        }
+        Step::Refuse(why) => Err(Failed::because(&format_args!("/usr: {why}"))),
         _ => {
             said("/usr", How::Atomically);
             record(&Stage::Init.to_string(), "/usr", "read-only");
@@ -241,10 +225,8 @@ fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
         }
     };
     if let Some(directory) = directory.filter(|_| !asked.read_only) {
-        set_writable(&directory).map_err(|error| {
-            error!("{}", Failure::new("/usr", "cannot make writable", error));
-            Failed
-        })?;
+        set_writable(&directory)
+            .map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
     }
     info!("/usr: mounted");
     result

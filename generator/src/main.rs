@@ -16,11 +16,13 @@ mod init;
 mod sync;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use usr_policy_plan::plan::Stage;
+use usr_policy_system::failure::Failure;
 use usr_policy_system::kmsg;
 use usr_policy_system::unit_dir::UnitDirs;
 
@@ -61,6 +63,20 @@ fn main() -> ExitCode {
 
 /// Something that was promised could not be done; the log says what.
 struct Failed;
+
+impl Failed {
+    /// Logs what.
+    fn because(what: &dyn fmt::Display) -> Self {
+        log::error!("{what}");
+        Failed
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Failed::because(&failure)
+    }
+}
 
 fn role(arguments: &[OsString]) -> Option<Role> {
     let words: Vec<&[u8]> = arguments

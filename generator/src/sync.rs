@@ -2,8 +2,6 @@
 //!
 //! It may be called at any time and any number of times; what is closed already stays as it is.
 
-use std::path::PathBuf;
-
 use log::{debug, error};
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::Role;
@@ -16,10 +14,7 @@ use crate::Failed;
 use crate::apply::{Planned, record, said};
 
 pub(crate) fn run() -> Result<(), Failed> {
-    let planned = Planned::read(PathBuf::from("/")).map_err(|failure| {
-        error!("{failure}");
-        Failed
-    })?;
+    let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
         return Ok(());
     }

@@ -398,6 +398,28 @@ pub enum Attribute {
     NoSymFollow,
 }
 
+/// The words for attributes: what each takes away, and what it sets then. `relatime` is what the kernel does by itself.
+const FLAGS: [(&str, &[Attribute], Option<Attribute>); 15] = {
+    use Attribute::{NoAtime, NoDev, NoDirAtime, NoExec, NoSuid, NoSymFollow, StrictAtime};
+    [
+        ("suid", &[NoSuid], None),
+        ("nosuid", &[NoSuid], Some(NoSuid)),
+        ("dev", &[NoDev], None),
+        ("nodev", &[NoDev], Some(NoDev)),
+        ("exec", &[NoExec], None),
+        ("noexec", &[NoExec], Some(NoExec)),
+        ("symfollow", &[NoSymFollow], None),
+        ("nosymfollow", &[NoSymFollow], Some(NoSymFollow)),
+        ("diratime", &[NoDirAtime], None),
+        ("nodiratime", &[NoDirAtime], Some(NoDirAtime)),
+        ("relatime", &[NoAtime, StrictAtime], None),
+        ("atime", &[NoAtime], None),
+        ("noatime", &[NoAtime, StrictAtime], Some(NoAtime)),
+        ("nostrictatime", &[StrictAtime], None),
+        ("strictatime", &[NoAtime, StrictAtime], Some(StrictAtime)),
+    ]
+};
+
 /// Options of mount(8), sorted by who they are for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -435,52 +457,25 @@ impl Options {
             Some(at) => (&option[..at], Some(without_quotes(&option[at + 1..]))),
             None => (option, None),
         };
-        // The flags of a mount can be asked for one layer, since util-linux 2.39: ro=vfs, ro=fs.
-        let (mount, file_system) = (value != Some(b"fs"), value != Some(b"vfs"));
-        match key {
-            b"ro" => {
-                self.read_only |= mount;
-                self.read_only_file_system |= file_system;
+        if matches!(key, b"ro" | b"rw") {
+            let read_only = key == b"ro";
+            // For one layer alone, since util-linux 2.39: ro=vfs, ro=fs.
+            if value != Some(b"fs") {
+                self.read_only = read_only;
             }
-            b"rw" => {
-                self.read_only &= !mount;
-                self.read_only_file_system &= !file_system;
+            if value != Some(b"vfs") {
+                self.read_only_file_system = read_only;
             }
-            b"nosuid" => self.set(Attribute::NoSuid),
-            b"suid" => self.clear(Attribute::NoSuid),
-            b"nodev" => self.set(Attribute::NoDev),
-            b"dev" => self.clear(Attribute::NoDev),
-            b"noexec" => self.set(Attribute::NoExec),
-            b"exec" => self.clear(Attribute::NoExec),
-            b"nosymfollow" => self.set(Attribute::NoSymFollow),
-            b"symfollow" => self.clear(Attribute::NoSymFollow),
-            b"nodiratime" => self.set(Attribute::NoDirAtime),
-            b"diratime" => self.clear(Attribute::NoDirAtime),
-            // The last of them counts; relatime is what the kernel does by itself.
-            b"noatime" | b"strictatime" | b"relatime" | b"atime" | b"norelatime"
-            | b"nostrictatime" => {
-                self.clear(Attribute::NoAtime);
-                self.clear(Attribute::StrictAtime);
-                match key {
-                    b"noatime" => self.set(Attribute::NoAtime),
-                    b"strictatime" => self.set(Attribute::StrictAtime),
-                    _ => {}
-                }
-            }
-            _ if is_for_others(key) => {}
-            _ => self
-                .settings
-                .push((key.to_vec(), value.map(<[u8]>::to_vec))),
+        } else if let Some((_, cleared, set)) =
+            FLAGS.iter().find(|(word, ..)| word.as_bytes() == key)
+        {
+            self.attributes
+                .retain(|attribute| !cleared.contains(attribute));
+            self.attributes.extend(set);
+        } else if !is_for_others(key) {
+            let value = value.map(<[u8]>::to_vec);
+            self.settings.push((key.to_vec(), value));
         }
-    }
-
-    fn set(&mut self, attribute: Attribute) {
-        self.clear(attribute);
-        self.attributes.push(attribute);
-    }
-
-    fn clear(&mut self, attribute: Attribute) {
-        self.attributes.retain(|&present| present != attribute);
     }
 
     /// What mount.nfs(8) would add: the address, and a version that needs no other program.
