@@ -1,5 +1,7 @@
 //! The parsers against input that nobody thought of, and against the system's own tools.
 
+#[path = "parsers/devices.rs"]
+mod devices;
 #[path = "parsers/mount_tables.rs"]
 mod mount_tables;
 #[path = "parsers/properties.rs"]

@@ -6,6 +6,8 @@ use usr_policy_plan::cmdline::{self, Cmdline};
 use usr_policy_plan::fstab::{self, Fstab};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::{MountOptions, MountTable};
+use usr_policy_plan::partition_table::Table;
+use usr_policy_plan::superblock::Superblock;
 use usr_policy_plan::{config, octal, unit_name};
 
 use super::point;
@@ -90,6 +92,26 @@ proptest! {
                 let _ = table.holding(&mount_point);
             }
         }
+    }
+
+    #[test]
+    fn no_start_of_a_device_panics(
+        mut start in vec(any::<u8>(), 0..3000),
+        magic in proptest::sample::select(vec![
+            (512, b"EFI PART".as_slice()),
+            (510, b"\x55\xaa"),
+            (1024 + 56, b"\x53\xef"),
+            (1024, b"\xe2\xe1\xf5\xe0"),
+            (0, b"XFSB"),
+        ]),
+        number in 0..300_u32,
+    ) {
+        let (at, magic) = magic;
+        if let Some(place) = start.get_mut(at..at + magic.len()) {
+            place.copy_from_slice(magic);
+        }
+        let _ = Superblock::read(&start);
+        let _ = Table::read(&start).and_then(|table| table.partition(number));
     }
 
     #[test]

@@ -45,9 +45,9 @@ impl<'a> Table<'a> {
     /// The partition with this number, as the kernel counts them, from 1.
     #[must_use]
     pub fn partition(&self, number: u32) -> Option<Partition> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
         match *self {
             Table::Gpt(entries, size) => {
-                let index = usize::try_from(number.checked_sub(1)?).ok()?;
                 let entry = entries.chunks_exact(size).nth(index)?;
                 // An unused entry has no type.
                 if entry.get(..16)?.iter().all(|&byte| byte == 0) {

@@ -589,3 +589,336 @@ pub fn real_inits(asked: Option<&MountPoint>) -> impl Iterator<Item = &[u8]> {
         .into_iter()
         .chain(REAL_INITS.iter().map(|path| path.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+    use std::{format, vec};
+
+    use super::*;
+
+    fn facts(cmdline: &str, fstab: &str) -> Facts {
+        Facts {
+            cmdline: Cmdline::parse(cmdline.as_bytes()),
+            configuration: Vec::new(),
+            fstab: Some(fstab.into()),
+        }
+    }
+
+    fn order(cmdline: &str, fstab: &str) -> Order {
+        Order::new(&facts(cmdline, fstab)).unwrap().unwrap()
+    }
+
+    fn refusal(fstab: &str) -> String {
+        Order::new(&facts("", fstab))
+            .unwrap()
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn settings(options: &Options) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let setting = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| match value {
+            Some(value) => format!("{}={}", text(key), text(value)),
+            None => text(key),
+        };
+        options.settings.iter().map(setting).collect()
+    }
+
+    #[test]
+    fn where_nobody_wants_anything_on_usr_nothing_is_mounted() {
+        for (cmdline, fstab) in [
+            ("", ""),
+            (
+                "root=/dev/vda1 rw",
+                "/dev/vda1 / ext4\n/dev/vda3 /usr/local ext4\n",
+            ),
+            ("fstab=no", "/dev/vda2 /usr ext4\n"),
+            ("mount.usrflags=ro", ""),
+        ] {
+            assert_eq!(
+                Order::new(&facts(cmdline, fstab)),
+                None,
+                "{cmdline} {fstab}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_line_of_fstab_is_the_order() {
+        let line = "# x\nLABEL=my\\040usr /usr ext4 rw,nodev,data=ordered,x-systemd.device-timeout=1min 0 2\n";
+        assert_eq!(
+            order("root=/dev/vda1 usrpolicy=strict", line),
+            Order {
+                owner: Owner::Fstab { line: 2 },
+                spec: b"LABEL=my usr".to_vec(),
+                source: Source::Tagged(Tag::Label, b"my usr".to_vec()),
+                fs_type: Some(b"ext4".to_vec()),
+                options: Options {
+                    read_only: false,
+                    read_only_file_system: false,
+                    attributes: vec![Attribute::NoDev],
+                    settings: vec![(b"data".to_vec(), Some(b"ordered".to_vec()))],
+                },
+                check: Check::AsNeeded,
+                patience: Some(Duration::from_mins(1)),
+            }
+        );
+    }
+
+    #[test]
+    fn the_command_line_goes_before_fstab() {
+        let order = order(
+            "mount.usr=UUID=a mount.usr=/dev/vdb mount.usrfstype=btrfs mount.usrflags=subvol=usr mount.usrflags=noatime",
+            "/dev/vda2 /usr ext4 rw 0 0\n",
+        );
+        assert_eq!(order.owner, Owner::CommandLine);
+        assert_eq!(order.source, Source::Node(b"/dev/vdb".to_vec()));
+        assert_eq!(order.fs_type, Some(b"btrfs".to_vec()));
+        assert_eq!(settings(&order.options), ["subvol=usr"]);
+        assert_eq!(order.options.attributes, [Attribute::NoAtime]);
+        assert_eq!(order.check, Check::AsNeeded);
+    }
+
+    #[test]
+    fn on_the_command_line_usr_is_as_writable_as_the_root_if_its_flags_say_nothing() {
+        for (cmdline, read_only) in [
+            ("mount.usr=/dev/vdb", true),
+            ("mount.usr=/dev/vdb rw ro", true),
+            ("mount.usr=/dev/vdb ro rw", false),
+            ("mount.usr=/dev/vdb rw mount.usrflags=ro", true),
+            ("mount.usr=/dev/vdb mount.usrflags=noatime,rw", false),
+        ] {
+            let options = order(cmdline, "").options;
+            assert_eq!(
+                (options.read_only, options.read_only_file_system),
+                (read_only, read_only),
+                "{cmdline}"
+            );
+        }
+    }
+
+    #[test]
+    fn with_flags_alone_usr_is_on_the_device_of_the_root() {
+        let order = order(
+            "root=PARTUUID=12-03 rootfstype=btrfs rootflags=subvol=root mount.usrflags=subvol=usr",
+            "",
+        );
+        assert_eq!(
+            order.source,
+            Source::Tagged(Tag::PartUuid, b"12-03".to_vec())
+        );
+        assert_eq!(order.fs_type, Some(b"btrfs".to_vec()));
+        assert_eq!(settings(&order.options), ["subvol=usr"]);
+    }
+
+    #[test]
+    fn a_type_that_is_to_be_tried_is_found_out() {
+        for fs_type in ["auto", "ext4,btrfs"] {
+            let line = format!("/dev/vdb /usr {fs_type}\n");
+            assert_eq!(order("", &line).fs_type, None, "{fs_type}");
+        }
+        assert_eq!(order("mount.usr=/dev/vdb", "").fs_type, None);
+    }
+
+    #[test]
+    fn every_way_to_name_a_device_is_understood() {
+        let node = |path: &str| Source::Node(path.into());
+        let tagged = |tag, mark: &str| Source::Tagged(tag, mark.into());
+        for (spec, source) in [
+            ("/dev/vda2", node("/dev/vda2")),
+            ("/dev/cciss/c0d0p2", node("/dev/cciss/c0d0p2")),
+            ("/dev/mapper/usr", Source::Mapper(b"usr".to_vec())),
+            ("UUID=12-AB", tagged(Tag::Uuid, "12-AB")),
+            ("UUID=\"12-AB\"", tagged(Tag::Uuid, "12-AB")),
+            ("LABEL='usr'", tagged(Tag::Label, "usr")),
+            ("PARTUUID=12-02", tagged(Tag::PartUuid, "12-02")),
+            ("PARTLABEL=usr", tagged(Tag::PartLabel, "usr")),
+            ("/dev/disk/by-uuid/12-AB", tagged(Tag::Uuid, "12-AB")),
+            (
+                "/dev/disk/by-label/a\\x20b\\x2",
+                tagged(Tag::Label, "a b\\x2"),
+            ),
+            ("/dev/disk/by-partuuid/1", tagged(Tag::PartUuid, "1")),
+            ("/dev/disk/by-partlabel/usr", tagged(Tag::PartLabel, "usr")),
+        ] {
+            assert_eq!(Source::new(spec.as_bytes(), b"ext4"), Ok(source), "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_the_same_in_capitals_and_a_label_is_not() {
+        let superblock = Superblock {
+            fs_type: "ext4",
+            uuid: Some("12-ab".into()),
+            label: b"usr".to_vec(),
+        };
+        let is = |tag, mark: &str| Source::Tagged(tag, mark.into()).is_file_system(&superblock);
+        assert!(is(Tag::Uuid, "12-AB") && is(Tag::Label, "usr"));
+        assert!(!is(Tag::Uuid, "12-a") && !is(Tag::Label, "USR") && !is(Tag::PartLabel, "usr"));
+        let partition = Partition {
+            uuid: "12-ab".into(),
+            label: b"usr".to_vec(),
+        };
+        let is = |tag, mark: &str| Source::Tagged(tag, mark.into()).is_partition(&partition);
+        assert!(is(Tag::PartUuid, "12-AB") && is(Tag::PartLabel, "usr"));
+        assert!(!is(Tag::PartUuid, "12-a") && !is(Tag::PartLabel, "USR") && !is(Tag::Label, "usr"));
+    }
+
+    #[test]
+    fn what_a_first_process_cannot_mount_is_told_what_to_write_instead() {
+        for (line, message) in [
+            (
+                "/data/usr /usr none bind",
+                "/etc/fstab:1: /usr from /data/usr: a bind of another directory cannot be made before that is mounted; boot with an initramfs",
+            ),
+            (
+                "/dev/disk/by-id/x /usr ext4",
+                "/etc/fstab:1: /usr from /dev/disk/by-id/x: a link that udev makes, and udev is not running yet; write UUID=, LABEL=, PARTUUID=, PARTLABEL= or a name such as /dev/sda2",
+            ),
+            (
+                "tank/usr /usr zfs",
+                "/etc/fstab:1: /usr from tank/usr: neither a block device nor an NFS share, which is all that can be mounted here; boot with an initramfs",
+            ),
+            (
+                "server:/usr /usr nfs",
+                "/etc/fstab:1: /usr from server:/usr: the server's name cannot be looked up yet; write its address",
+            ),
+        ] {
+            assert_eq!(refusal(line), message);
+        }
+    }
+
+    #[test]
+    fn a_share_is_given_the_address_and_a_version_that_needs_no_other_program() {
+        let four = order("", "192.0.2.1:/usr /usr nfs rw,hard 0 2\n");
+        assert_eq!(
+            settings(&four.options),
+            ["hard", "addr=192.0.2.1", "vers=4.2"]
+        );
+        assert_eq!(four.check, Check::Never);
+        let six = order("", "[2001:db8::1]:/usr /usr nfs4 nfsvers=4.1,addr=::2\n");
+        assert_eq!(settings(&six.options), ["nfsvers=4.1", "addr=::2"]);
+    }
+
+    #[test]
+    fn read_only_is_for_the_mount_and_its_file_system_unless_one_is_named() {
+        for (list, mount, file_system) in [
+            ("defaults", false, false),
+            ("ro", true, true),
+            ("ro,rw", false, false),
+            ("ro=vfs", true, false),
+            ("ro=fs", false, true),
+            ("ro,rw=fs", true, false),
+            ("errors=remount-ro", false, false),
+        ] {
+            let options = Options::parse(list);
+            assert_eq!(
+                (options.read_only, options.read_only_file_system),
+                (mount, file_system),
+                "{list}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_words_for_one_attribute_the_last_counts() {
+        use Attribute::{NoAtime, NoExec, NoSuid, StrictAtime};
+        for (list, attributes) in [
+            ("nosuid,noexec,suid", [NoExec].as_slice()),
+            ("nosuid,nosuid", &[NoSuid]),
+            ("noatime,strictatime", &[StrictAtime]),
+            ("strictatime,noatime", &[NoAtime]),
+            ("noatime,relatime", &[]),
+            ("noatime=recursive", &[NoAtime]),
+        ] {
+            assert_eq!(Options::parse(list).attributes, attributes, "{list}");
+        }
+    }
+
+    #[test]
+    fn options_for_others_go_and_those_of_the_file_system_stay_without_their_quotes() {
+        let list = "defaults,noauto,nofail,_netdev,x-initrd.mount,X-mount.mkdir,comment=x,user,discard,\
+            context=\"system_u:object_r:usr_t:s0\",errors=remount-ro";
+        assert_eq!(
+            settings(&Options::parse(list)),
+            [
+                "discard",
+                "context=system_u:object_r:usr_t:s0",
+                "errors=remount-ro"
+            ]
+        );
+    }
+
+    #[test]
+    fn fsck_runs_where_fstab_asks_unless_the_command_line_says_otherwise() {
+        for (cmdline, passno, check) in [
+            ("", 0, Check::Never),
+            ("", 2, Check::AsNeeded),
+            ("fsck.mode=auto", 1, Check::AsNeeded),
+            ("fsck.mode=skip", 2, Check::Never),
+            ("fsck.mode=force", 2, Check::Always),
+            ("fsck.mode=force", 0, Check::Never),
+        ] {
+            let line = format!("/dev/vdb /usr ext4 rw 0 {passno}\n");
+            assert_eq!(order(cmdline, &line).check, check, "{cmdline} {passno}");
+        }
+    }
+
+    #[test]
+    fn only_a_file_system_without_errors_left_is_clean() {
+        for (status, checked) in [
+            (Some(0), Checked::Clean),
+            (Some(1), Checked::Clean),
+            (Some(2), Checked::NotClean),
+            (Some(4), Checked::NotClean),
+            (Some(8), Checked::NotClean),
+            (None, Checked::NotClean),
+        ] {
+            assert_eq!(Checked::new(status), checked, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_for_the_device_is_read_as_systemd_does_and_ten_seconds_otherwise() {
+        let of = |value: &str| {
+            let line = format!("/dev/vdb /usr ext4 x-systemd.device-timeout={value}\n");
+            order("", &line).patience
+        };
+        for (value, milliseconds) in [
+            ("30", 30_000),
+            ("90s", 90_000),
+            ("1min30s", 90_000),
+            ("500ms", 500),
+            ("2h", 7_200_000),
+            ("soon", 10_000),
+            ("", 10_000),
+            ("-1", 10_000),
+            ("99999999999999999999", 10_000),
+        ] {
+            assert_eq!(
+                of(value),
+                Some(Duration::from_millis(milliseconds)),
+                "{value}"
+            );
+        }
+        assert_eq!((of("0"), of("infinity")), (None, None));
+        assert_eq!(
+            order("", "/dev/vdb /usr ext4\n").patience,
+            Some(Duration::from_secs(10))
+        );
+    }
+
+    #[test]
+    fn the_init_that_is_asked_for_comes_first_and_a_shell_last() {
+        let asked = MountPoint::new(b"/sbin/openrc-init").unwrap();
+        let of = |asked| real_inits(asked).collect::<Vec<_>>();
+        let found: [&[u8]; 3] = [b"/sbin/init", b"/usr/lib/systemd/systemd", b"/bin/sh"];
+        assert_eq!(of(None), found);
+        assert_eq!(
+            of(Some(&asked))[..2],
+            [b"/sbin/openrc-init".as_slice(), b"/sbin/init"]
+        );
+        assert_eq!(of(Some(&asked)).last(), Some(&SHELL.as_bytes()));
+    }
+}
