@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::MsFlags;
@@ -278,6 +279,10 @@ const OTHERS: &[(&str, fn())] = &[
         the_name_of_a_drop_in,
     ),
     (
+        "what others rename meanwhile does not hide the generator of the root",
+        renames_meanwhile,
+    ),
+    (
         "a named pipe in place of a configuration holds nothing up",
         a_named_pipe,
     ),
@@ -481,4 +486,35 @@ fn a_named_pipe() {
     }
     let result = case.result_in(root.path());
     assert_eq!((result.output.len(), result.exit), (0, 0));
+}
+
+fn renames_meanwhile() {
+    const RUNS: usize = 200;
+    let root = Case::named("without-the-word-nothing-is-written").root();
+    let others = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| others.path().join(name));
+    fs::write(&a, "").unwrap();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                fs::rename(&a, &b).unwrap();
+                fs::rename(&b, &a).unwrap();
+            }
+        });
+        let mut missed = 0;
+        for _ in 0..RUNS {
+            let ran = Command::new(product::program())
+                .args(["plan", "--cmdline", "usrpolicy=strict", "--root"])
+                .arg(root.path())
+                .env_clear()
+                .output()
+                .unwrap();
+            let text = shown_bytes(&ran.stdout);
+            missed +=
+                usize::from(!text.ends_with("late: makes /usr read-only, if it is not yet\n"));
+        }
+        is_done.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0, "of {RUNS}");
+    });
 }

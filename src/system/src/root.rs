@@ -12,6 +12,9 @@ use rustix::io::Errno;
 
 use crate::failure::Failure;
 
+/// How often a path is resolved again. Each time something else must have come in between; a second is not reached.
+const RETRIES: u32 = 10_000;
+
 /// A directory that is `/` to every path that is read through it; symbolic links cannot lead out of it.
 #[derive(Debug)]
 pub struct Root {
@@ -70,13 +73,16 @@ impl Root {
             // Links resolve in it anyway, on kernels without openat2(2) and under filters that do not know it too.
             return rustix::fs::openat(&self.fd, relative, flags, Mode::empty());
         }
-        rustix::fs::openat2(
-            &self.fd,
-            relative,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
+        let open = || {
+            let inside = ResolveFlags::IN_ROOT;
+            rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), inside)
+        };
+        // EAGAIN says that something was renamed or mounted meanwhile, anywhere, and that a ".." on the way could have led
+        // out: not that anything is wrong with the path. The generator's own link has one. Source: openat2(2).
+        (0..RETRIES)
+            .map(|_| open())
+            .find(|result| !matches!(result, Err(Errno::AGAIN)))
+            .unwrap_or(Err(Errno::AGAIN))
     }
 
     /// Opens a directory without the right to read it; `None` where there is none.
