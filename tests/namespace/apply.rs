@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::mount::{MsFlags, mount};
 use usr_policy_tests::privilege::{bind, tmpfs};
 use usr_policy_tests::product;
-use usr_policy_tests::system::{System, installed};
+use usr_policy_tests::system::{System, Writer, installed};
 
 use crate::STRICT;
 
@@ -258,12 +258,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 let program = system.path("/usr/lib/usr-policy/usr-policy-generator");
                 let bytes = fs::read(&program).unwrap();
                 fs::remove_file(&program).unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 fs::write(&program, "").unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 // Not executable.
                 fs::write(&program, bytes).unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 system.does(&["chmod", "755", "/usr/lib/usr-policy/usr-policy-generator"]);
                 assert_eq!(said(&system.early()), MADE);
             });
@@ -277,14 +277,14 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 let mask = system.path("/etc/systemd/system-generators/usr-policy-generator");
                 fs::create_dir_all(mask.parent().unwrap()).unwrap();
                 symlink("/dev/null", &mask).unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 fs::remove_file(&mask).unwrap();
                 fs::write(&mask, "").unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 fs::remove_file(&mask).unwrap();
                 let link = system.path("/usr/lib/systemd/system-generators/usr-policy-generator");
                 fs::remove_file(&link).unwrap();
-                nothing_is_done(system, &["early", "late"], (1, SAID));
+                not_installed(system, SAID);
                 // Where the administrator put it is as good.
                 symlink("/usr/lib/usr-policy/usr-policy-generator", &mask).unwrap();
                 assert_eq!(said(&system.early()), MADE);
@@ -338,17 +338,13 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         || {
             System::with(STRICT, |system| {
                 usr_of_its_own(system);
-                let file = OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(system.path("/usr/.open"))
-                    .unwrap();
+                let writer = Writer::of(system, "/usr/.open");
                 let expected = "<3> ROOT/usr: cannot make read-only: Device or resource busy; stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync\n";
                 assert_eq!(said(&system.late()), (1, expected));
                 assert!(!system.is_read_only("/usr"));
                 let events = fs::read_to_string(system.path("/run/usr-policy/events")).unwrap();
                 assert!(events.ends_with(" late /usr failed\n"), "{events}");
-                drop(file);
+                writer.end();
                 let (exit, log) = system.generator(&["sync"]);
                 assert_eq!(exit, 0, "{log}");
                 assert!(system.is_read_only("/usr"));
@@ -472,6 +468,12 @@ fn nothing_is_done(system: &System, stages: &[&str], expected: (i32, &str)) {
         assert!(!system.is_read_only("/usr"), "{stage}");
     }
     assert!(!system.path("/run/usr-policy").exists());
+}
+
+/// The early stage leaves it to the late one to say that something is missing, so that it is said once.
+fn not_installed(system: &System, said: &str) {
+    nothing_is_done(system, &["early"], NOTHING);
+    nothing_is_done(system, &["late"], (1, said));
 }
 
 /// Mounts a file system on `/usr`, with the same in it.

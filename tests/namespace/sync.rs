@@ -1,11 +1,10 @@
 //! Closing what the policy wants closed, at any time.
 
 use std::fs;
-use std::fs::OpenOptions;
 
 use nix::mount::MsFlags;
 use usr_policy_tests::privilege::tmpfs;
-use usr_policy_tests::system::System;
+use usr_policy_tests::system::{System, Writer};
 
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
@@ -175,11 +174,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         || {
             System::with(STRICT, |system| {
                 usr_of_its_own(system);
-                let file = OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(system.path("/usr/.open"))
-                    .unwrap();
+                let writer = Writer::of(system, "/usr/.open");
                 let (exit, log) = system.generator(&["sync"]);
                 assert_eq!(exit, 1);
                 assert_eq!(
@@ -187,7 +182,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     "<6> /var/lib/pacman: made read-only\n<3> /usr: cannot make read-only: Device or resource busy; stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync\n"
                 );
                 assert!(system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
-                drop(file);
+                writer.end();
             });
         },
     ),
@@ -196,11 +191,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         || {
             System::with(STRICT, |system| {
                 tmpfs(&system.path(DATABASE), "");
-                let file = OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(system.path(DATABASE).join("open"))
-                    .unwrap();
+                let writer = Writer::of(system, "/var/lib/pacman/open");
                 let (exit, log) = system.generator(&["sync"]);
                 assert_eq!(exit, 1);
                 assert_eq!(
@@ -208,7 +199,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     "<3> /var/lib/pacman: cannot lock: Device or resource busy; let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync\n<6> /usr: made read-only\n"
                 );
                 assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
-                drop(file);
+                writer.end();
             });
         },
     ),

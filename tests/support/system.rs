@@ -387,6 +387,43 @@ impl System {
     }
 }
 
+/// A process that has a file open for writing. No descriptor of ours: every process that another thread starts would
+/// hold it open for a moment too.
+#[derive(Debug)]
+pub struct Writer {
+    process: Child,
+}
+
+impl Writer {
+    /// Opens a file of the system, and creates it.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    #[must_use]
+    pub fn of(system: &System, path: &str) -> Self {
+        let mut process = system
+            .command(&["sh", "-c", "exec 3>>\"$0\" && echo open && read end", path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = process.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        assert_eq!(line, "open\n");
+        Writer { process }
+    }
+
+    /// Closes the file.
+    ///
+    /// # Panics
+    /// Where the process cannot be waited for.
+    pub fn end(mut self) {
+        drop(self.process.stdin.take());
+        self.process.wait().unwrap();
+    }
+}
+
 impl Line {
     /// Whether the mount has an option, as a whole word.
     #[must_use]
