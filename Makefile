@@ -70,7 +70,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test program --test cli
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test preinit --test program --test cli
 
 # Every boot, one after the other.
 boots: requirements-boot stage

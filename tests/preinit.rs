@@ -1,0 +1,722 @@
+//! Pre-init: the boot program as the first process of a small root, in namespaces of its own. The boots are in
+//! tests/boot/.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+use tempfile::TempDir;
+use usr_policy_tests::privilege::{become_root, bind, in_own_mounts, tmpfs};
+use usr_policy_tests::product;
+
+fn main() -> ExitCode {
+    become_root();
+    let arguments = Arguments::from_args();
+    let trials = TESTS.iter().map(|(name, test)| {
+        Trial::test(*name, || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The real init of most tests: it says what it finds.
+const INIT: &str = r#"#!/bin/busybox sh
+busybox echo "pid=$$ name=$0 arguments=$*"
+busybox env | busybox sort | busybox tr '\n' ' '
+busybox echo
+busybox awk '/^Sig(Ign|Blk|Cgt)/ { printf "%s%s ", $1, $2 } END { print "" }' /proc/1/status
+for fd in /proc/1/fd/*; do busybox echo "fd ${fd##*/} $(busybox readlink $fd)"; done
+busybox cat /proc/self/mountinfo
+busybox touch /usr/probe 2>/dev/null && busybox echo "usr is writable" || busybox echo "usr is read-only"
+busybox cat /run/usr-policy/events 2>/dev/null
+[ ! -e /verify ] || /usr/bin/usr-policy verify
+exit 0
+"#;
+
+/// A root file system with hardly anything in it, and what is mounted in it before the first process starts.
+struct Machine {
+    directory: TempDir,
+}
+
+/// What came of a boot.
+struct Boot {
+    output: Output,
+    /// What was on the console.
+    console: String,
+}
+
+impl Machine {
+    /// Calls a function with a machine that has a `/usr` of its own in its root, in a mount namespace of its own.
+    fn with<T: Send>(function: impl FnOnce(&Machine) -> T + Send) -> T {
+        in_own_mounts(|| {
+            let machine = Machine {
+                directory: tempfile::tempdir().unwrap(),
+            };
+            let root = machine.root();
+            tmpfs(machine.directory.path(), "mode=0755");
+            fs::create_dir(&root).unwrap();
+            tmpfs(&root, "mode=0755");
+            for name in ["bin", "sbin", "etc", "dev", "proc", "sys", "run", "usr"] {
+                fs::create_dir(root.join(name)).unwrap();
+            }
+            let busybox = Command::new("sh")
+                .args(["-c", "command -v busybox"])
+                .output()
+                .unwrap();
+            let busybox = String::from_utf8(busybox.stdout).unwrap();
+            fs::copy(busybox.trim_end(), root.join("bin/busybox"))
+                .unwrap_or_else(|error| panic!("busybox: {error}; run make requirements"));
+            fs::copy(product::boot_program(), root.join("usr-policy-init")).unwrap();
+            machine.program("/sbin/init", INIT);
+            machine.install_in(&root.join("usr"));
+            // Not this machine's devtmpfs: its options would change for everybody.
+            tmpfs(&root.join("dev"), "mode=0755");
+            for name in ["null", "console"] {
+                File::create(root.join("dev").join(name)).unwrap();
+            }
+            bind(Path::new("/dev/null"), &root.join("dev/null"));
+            machine.write("/etc/fstab", "");
+            function(&machine)
+        })
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    /// What `make install` puts into a `/usr`, as far as pre-init looks.
+    fn install_in(&self, usr: &Path) {
+        for name in ["lib/usr-policy", "lib/systemd/system-generators", "bin"] {
+            fs::create_dir_all(usr.join(name)).unwrap();
+        }
+        let stage = product::stage();
+        for file in [product::BOOT_PROGRAM, product::PROGRAM] {
+            let to = usr.join(file.strip_prefix("usr/").unwrap());
+            fs::copy(stage.join(file), to).unwrap();
+        }
+        symlink(
+            "../../usr-policy/usr-policy-generator",
+            usr.join("lib/systemd/system-generators/usr-policy-generator"),
+        )
+        .unwrap();
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::write(self.root().join(&path[1..]), text).unwrap();
+    }
+
+    fn program(&self, path: &str, text: &str) {
+        self.write(path, text);
+        let path = self.root().join(&path[1..]);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The command that starts the first process, as the kernel starts an init: two variables, and the words that it
+    /// does not know itself.
+    fn first_process(&self, cmdline: &str, arguments: &str) -> Command {
+        self.write("/cmdline", &format!("{cmdline}\n"));
+        // What is mounted here is there before the first process; of /proc, without which the command line cannot be
+        // replaced, a test of its own sees to it that it is mounted.
+        let script = format!(
+            "busybox mount -t proc proc /proc &&
+            busybox mount -o bind /cmdline /proc/cmdline &&
+            [ ! -e /panic ] || busybox mount -o bind /panic /proc/sys/kernel/panic &&
+            exec busybox env -i HOME=/ TERM=linux /usr-policy-init {arguments}"
+        );
+        self.in_namespaces(&script)
+    }
+
+    fn in_namespaces(&self, script: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "chroot"])
+            .arg(self.root())
+            .args(["/bin/busybox", "sh", "-c", script])
+            .env("PATH", format!("{PATH}:/bin"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn console(&self) -> String {
+        let text = fs::read_to_string(self.root().join("dev/console")).unwrap();
+        text.replace("usr-policy-generator: ", "")
+    }
+
+    fn boot(&self, cmdline: &str) -> Boot {
+        let output = self.first_process(cmdline, "single two").output().unwrap();
+        Boot {
+            output,
+            console: self.console(),
+        }
+    }
+}
+
+impl Boot {
+    /// What the real init said.
+    fn said(&self) -> &str {
+        let said = str::from_utf8(&self.output.stdout).unwrap();
+        assert!(self.output.status.success(), "{:?}", self.output);
+        assert!(said.starts_with("pid=1 "), "{said}\n{}", self.console);
+        said
+    }
+
+    /// Mount options, type and options of the file system of what is mounted at a path last.
+    fn mount_at(&self, path: &str) -> Option<(String, String, String)> {
+        let mut lines = self.said().lines().filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let end = words.iter().position(|word| *word == "-")?;
+            let word = |at: usize| words[at].to_owned();
+            (words[4] == path).then(|| (word(5), word(end + 1), word(end + 3)))
+        });
+        lines.next_back()
+    }
+
+    fn usr_is_read_only(&self) -> bool {
+        self.said().contains("\nusr is read-only\n")
+    }
+
+    /// The record, without its time stamps.
+    fn events(&self) -> Vec<&str> {
+        let lines = self.said().lines();
+        lines
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(time, _)| time.len() > 3 && time.bytes().all(|byte| byte.is_ascii_digit()))
+            .map(|(_, event)| event)
+            .filter(|event| event.starts_with("init "))
+            .collect()
+    }
+}
+
+const STRICT: &str = "root=/dev/vda1 rw usrpolicy=strict";
+
+/// The end of what is on the console where not everything could be done.
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an initramfs and no init= there\n";
+
+const RECORD: [&str; 1] = ["init /usr read-only"];
+
+/// A file system of its own for `/usr`, on a loop device.
+struct Disk {
+    device: String,
+}
+
+impl Disk {
+    /// Makes one with what is installed on it; `None`, and the reason is printed, where there are no loop devices: then
+    /// only the boots show it.
+    fn make(machine: &Machine, label: &str) -> Option<Self> {
+        let tree = machine.directory.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        machine.install_in(&tree);
+        fs::write(tree.join("on-the-disk"), "").unwrap();
+        let image = machine.directory.path().join("image");
+        let made = Command::new("mke2fs")
+            .env("PATH", PATH)
+            .args(["-q", "-F", "-t", "ext4", "-L", label, "-d"])
+            .args([&tree, &image])
+            .arg("16M")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let set_up = Command::new("losetup")
+            .env("PATH", PATH)
+            .args(["--find", "--show"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        if !set_up.status.success() {
+            eprintln!("skipped: no loop device: {set_up:?}");
+            return None;
+        }
+        let device = String::from_utf8(set_up.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned();
+        let node = machine.root().join(&device[1..]);
+        File::create(&node).unwrap();
+        bind(Path::new(&device), &node);
+        Some(Disk { device })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup")
+            .env("PATH", PATH)
+            .args(["--detach", &self.device])
+            .status();
+    }
+}
+
+/// A label that no other disk has, while several tests run.
+fn label(of: &str) -> String {
+    format!("{of} {}", std::process::id())
+}
+
+const TESTS: &[(&str, fn())] = &[
+    (
+        "usr in the root is read-only before the first program of the root",
+        || {
+            Machine::with(|machine| {
+                let boot = machine.boot(STRICT);
+                assert!(boot.usr_is_read_only());
+                assert_eq!(boot.events(), RECORD);
+                let (mount, ..) = boot.mount_at("/usr").unwrap();
+                assert!(mount.starts_with("ro,"), "{mount}");
+                let (root, ..) = boot.mount_at("/").unwrap();
+                assert!(root.starts_with("rw,"), "{root}");
+                assert_eq!(boot.console, "");
+            });
+        },
+    ),
+    (
+        "without the word nothing is mounted on usr and nothing recorded",
+        || {
+            Machine::with(|machine| {
+                for cmdline in ["", "usrpolicy=audit", "usrpolicy=strict usrpolicy=off"] {
+                    let boot = machine.boot(cmdline);
+                    assert!(!boot.usr_is_read_only(), "{cmdline}");
+                    assert_eq!(boot.mount_at("/usr"), None);
+                    assert_eq!(boot.events(), [""; 0]);
+                    assert_eq!(boot.console, "");
+                }
+            });
+        },
+    ),
+    (
+        "the real init is the first process, with the words variables signals and files that the kernel gave",
+        || {
+            Machine::with(|machine| {
+                let boot = machine.boot(STRICT);
+                // The same without pre-init in between.
+                let script = "busybox mount -t proc proc /proc &&
+                    exec busybox env -i HOME=/ TERM=linux /sbin/init single two";
+                let output = machine.in_namespaces(script).output().unwrap();
+                let direct = Boot {
+                    output,
+                    console: machine.console(),
+                };
+                let given = |boot: &Boot| -> Vec<String> {
+                    let lines = boot.said().lines();
+                    lines
+                        .take_while(|line| !line.contains(" - "))
+                        // The number of a file; a pipe has another name in each process.
+                        .map(|line| match line.strip_prefix("fd ") {
+                            Some(file) => file.split(' ').next().unwrap().to_owned(),
+                            None => line.to_owned(),
+                        })
+                        .collect()
+                };
+                let expected = given(&direct);
+                assert_eq!(expected[0], "pid=1 name=/sbin/init arguments=single two");
+                assert!(expected[1].starts_with("HOME=/ ") && expected[1].contains(" TERM=linux "));
+                assert!(expected.len() > 5, "{expected:?}");
+                assert_eq!(given(&boot), expected);
+            });
+        },
+    ),
+    (
+        "what every program expects is mounted as systemd does it",
+        || {
+            Machine::with(|machine| {
+                // Without /proc there is no command line to replace: this machine's is read, or nothing of ours is on it.
+                let script = "exec busybox env -i HOME=/ TERM=linux /usr-policy-init";
+                let output = machine.in_namespaces(script).output().unwrap();
+                let boot = Boot {
+                    output,
+                    console: machine.console(),
+                };
+                let of = |path: &str| boot.mount_at(path).unwrap();
+                let (proc, fs_type, _) = of("/proc");
+                assert_eq!(
+                    (proc.as_str(), fs_type.as_str()),
+                    ("rw,nosuid,nodev,noexec,relatime", "proc")
+                );
+                let (sys, fs_type, _) = of("/sys");
+                assert_eq!(
+                    (sys.as_str(), fs_type.as_str()),
+                    ("rw,nosuid,nodev,noexec,relatime", "sysfs")
+                );
+                let (run, fs_type, options) = of("/run");
+                // strictatime is what the table shows by showing nothing.
+                assert_eq!(
+                    (run.as_str(), fs_type.as_str()),
+                    ("rw,nosuid,nodev", "tmpfs")
+                );
+                assert!(
+                    options.contains("mode=755") && options.contains("nr_inodes=819200"),
+                    "{options}"
+                );
+                // It was there, and is what it was.
+                let (dev, fs_type, _) = of("/dev");
+                assert_eq!((dev.as_str(), fs_type.as_str()), ("rw,relatime", "tmpfs"));
+                let at = |path: &str| {
+                    let is_there = |line: &&str| line.split(' ').nth(4) == Some(path);
+                    boot.said().lines().filter(is_there).count()
+                };
+                assert_eq!(["/proc", "/sys", "/run", "/dev"].map(at), [1; 4]);
+            });
+        },
+    ),
+    (
+        "what could not be mounted is said and the real init starts all the same",
+        || {
+            Machine::with(|machine| {
+                fs::remove_dir(machine.root().join("run")).unwrap();
+                let boot = machine.boot(STRICT);
+                assert!(boot.usr_is_read_only());
+                let (first, rest) = boot.console.split_once('\n').unwrap();
+                assert_eq!(
+                    first,
+                    "/run: cannot open as root directory: No such file or directory"
+                );
+                assert!(rest.ends_with(WAY_OUT), "{rest}");
+            });
+        },
+    ),
+    (
+        "another init is started where the command line names it",
+        || {
+            Machine::with(|machine| {
+                machine.program("/sbin/other", INIT);
+                let boot = machine.boot("usrpolicy.init=/sbin/other");
+                assert!(
+                    boot.said()
+                        .starts_with("pid=1 name=/sbin/other arguments=single two\n")
+                );
+            });
+        },
+    ),
+    (
+        "an init that is no path of a program drops only itself",
+        || {
+            Machine::with(|machine| {
+                let boot = machine.boot("usrpolicy=strict usrpolicy.init=sbin/init");
+                assert!(boot.usr_is_read_only());
+                assert_eq!(
+                    boot.console,
+                    "/proc/cmdline: usrpolicy.init=sbin/init is not the path of a program; write an absolute one such as /sbin/init\n"
+                );
+            });
+        },
+    ),
+    (
+        "an init that is missing is said and the next one is started",
+        || {
+            Machine::with(|machine| {
+                let boot = machine.boot("usrpolicy.init=/sbin/other");
+                assert!(boot.said().starts_with("pid=1 name=/sbin/init "));
+                assert_eq!(
+                    boot.console,
+                    "/sbin/other: cannot start: No such file or directory; trying the next init\n"
+                );
+            });
+        },
+    ),
+    ("pre-init does not start itself in a circle", || {
+        Machine::with(|machine| {
+            let boot = machine.boot("usrpolicy.init=/usr-policy-init");
+            assert!(boot.said().starts_with("pid=1 name=/sbin/init "));
+            assert_eq!(
+                boot.console,
+                "/usr-policy-init: is usr-policy itself, and not started again; name the real init with usrpolicy.init=\n"
+            );
+        });
+    }),
+    (
+        "a shell is the last init and is given none of the words",
+        || {
+            Machine::with(|machine| {
+                fs::remove_file(machine.root().join("sbin/init")).unwrap();
+                machine.program("/bin/sh", INIT);
+                let boot = machine.boot(STRICT);
+                assert!(boot.said().starts_with("pid=1 name=/bin/sh arguments=\n"));
+            });
+        },
+    ),
+    (
+        "where nothing can be started the message stays, unless the kernel is to restart after a panic",
+        || {
+            Machine::with(|machine| {
+                fs::remove_file(machine.root().join("sbin/init")).unwrap();
+                let message = "no init could be started; press Ctrl-Alt-Delete, and boot with an initramfs or name an init with usrpolicy.init=\n";
+                // The end of the first process is a panic of the kernel.
+                machine.write("/panic", "10\n");
+                let boot = machine.boot(STRICT);
+                assert_eq!(boot.output.status.code(), Some(1));
+                assert_eq!(boot.console, message);
+
+                machine.write("/panic", "0\n");
+                machine.write("/dev/console", "");
+                let mut process = machine.first_process(STRICT, "").spawn().unwrap();
+                let began = Instant::now();
+                while machine.console() != message {
+                    assert!(
+                        began.elapsed() < Duration::from_secs(20),
+                        "{}",
+                        machine.console()
+                    );
+                    sleep(Duration::from_millis(50));
+                }
+                sleep(Duration::from_millis(500));
+                assert_eq!(process.try_wait().unwrap(), None);
+                process.kill().unwrap();
+                process.wait().unwrap();
+            });
+        },
+    ),
+    (
+        "a usr without the boot program is left writable, for nobody would lock the database",
+        || {
+            Machine::with(|machine| {
+                fs::remove_dir_all(machine.root().join("usr/lib/usr-policy")).unwrap();
+                let boot = machine.boot(STRICT);
+                assert!(!boot.usr_is_read_only());
+                assert!(
+                    boot.console
+                        .starts_with("/usr: left writable: the root has no "),
+                    "{}",
+                    boot.console
+                );
+                assert!(boot.console.ends_with(WAY_OUT), "{}", boot.console);
+            });
+        },
+    ),
+    (
+        "verify knows pre-init, and a copy that is older than the program",
+        || {
+            Machine::with(|machine| {
+                machine.write("/verify", "");
+                let boot = machine.boot(STRICT);
+                let holds = "  holds    /usr               read-only since pre-init\n";
+                assert!(boot.said().contains(holds), "{}", boot.said());
+                assert!(!boot.said().contains("/usr-policy-init"), "{}", boot.said());
+
+                machine.program(
+                    "/usr/lib/usr-policy/usr-policy-generator",
+                    "#!/bin/sh\n# newer\n",
+                );
+                let boot = machine.boot(STRICT);
+                let warning =
+                    "  warning  /usr-policy-init   is not the boot program that is installed\n";
+                assert!(boot.said().contains(warning), "{}", boot.said());
+                let remedy =
+                    "-> install -m755 /usr/lib/usr-policy/usr-policy-generator /usr-policy-init\n";
+                assert!(boot.said().contains(remedy), "{}", boot.said());
+            });
+        },
+    ),
+    (
+        "a device that does not come is waited for as long as fstab says, and said",
+        || {
+            Machine::with(|machine| {
+                machine.write(
+                    "/etc/fstab",
+                    "LABEL=nobody\\040has\\040this /usr ext4 rw,x-systemd.device-timeout=2s 0 2\n",
+                );
+                let began = Instant::now();
+                let boot = machine.boot(STRICT);
+                boot.said();
+                assert!(began.elapsed() >= Duration::from_secs(2));
+                assert_eq!(
+                boot.console,
+                "/usr: waiting for LABEL=nobody has this\n\
+                LABEL=nobody has this: cannot mount on /usr: there is no such device; encrypted devices, LVM, most RAID and ZFS need an initramfs; a slow disk needs x-systemd.device-timeout= in fstab\n"
+                    .to_owned()
+                    + WAY_OUT
+            );
+            });
+        },
+    ),
+    ("what a first process cannot mount is said at once", || {
+        Machine::with(|machine| {
+            machine.write("/etc/fstab", "/dev/disk/by-id/x /usr ext4\n");
+            let boot = machine.boot(STRICT);
+            boot.said();
+            assert!(
+                boot.console.starts_with(
+                    "/etc/fstab:1: /usr from /dev/disk/by-id/x: a link that udev makes"
+                ),
+                "{}",
+                boot.console
+            );
+            assert!(boot.console.ends_with(WAY_OUT));
+        });
+    }),
+    (
+        "usr on a disk of its own is read-only by its mount alone where fstab says rw",
+        || {
+            Machine::with(|machine| {
+                let label = label("writable");
+                let Some(_disk) = Disk::make(machine, &label) else {
+                    return;
+                };
+                let spec = label.replace(' ', "\\040");
+                machine.write(
+                    "/etc/fstab",
+                    &format!("LABEL={spec} /usr ext4 rw,nodev 0 0\n"),
+                );
+                let boot = machine.boot(STRICT);
+                assert!(boot.usr_is_read_only());
+                assert_eq!(boot.events(), RECORD);
+                let (mount, fs_type, file_system) = boot.mount_at("/usr").unwrap();
+                assert_eq!(
+                    (mount.as_str(), fs_type.as_str()),
+                    ("ro,nodev,relatime", "ext4")
+                );
+                assert!(file_system.starts_with("rw"), "{file_system}");
+                assert_eq!(boot.console, "");
+
+                let boot = machine.boot("rw");
+                assert!(!boot.usr_is_read_only());
+                let (mount, ..) = boot.mount_at("/usr").unwrap();
+                assert_eq!(mount, "rw,nodev,relatime");
+                assert_eq!(boot.events(), [""; 0]);
+            });
+        },
+    ),
+    (
+        "usr on a disk of its own is read-only throughout where fstab says ro",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("read-only")) else {
+                    return;
+                };
+                machine.write(
+                    "/etc/fstab",
+                    &format!("{} /usr auto ro,noatime 0 0\n", disk.device),
+                );
+                for (cmdline, events) in [(STRICT, RECORD.as_slice()), ("rw", &[])] {
+                    let boot = machine.boot(cmdline);
+                    assert!(boot.usr_is_read_only());
+                    assert_eq!(boot.events(), events);
+                    let (mount, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert_eq!(mount, "ro,noatime", "{cmdline}");
+                    assert!(file_system.starts_with("ro"), "{file_system}");
+                }
+            });
+        },
+    ),
+    ("the command line can name the device of usr alone", || {
+        Machine::with(|machine| {
+            let Some(disk) = Disk::make(machine, &label("named")) else {
+                return;
+            };
+            machine.write("/etc/fstab", "/dev/nothing /usr ext4 rw 0 2\n");
+            let words = format!("{STRICT} mount.usr={}", disk.device);
+            let boot = machine.boot(&words);
+            assert!(boot.usr_is_read_only());
+            assert_eq!(boot.console, "");
+            let (_, _, file_system) = boot.mount_at("/usr").unwrap();
+            assert!(file_system.starts_with("rw"), "{file_system}");
+        });
+    }),
+    (
+        "a configuration in usr counts though usr is not there when pre-init starts",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("configured")) else {
+                    return;
+                };
+                // Written through the machine itself, which is off until it is there.
+                machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 0\n", disk.device));
+                machine.program(
+                    "/sbin/init",
+                    &INIT.replace(
+                        "exit 0",
+                        "printf '[Policy]\\nMode=strict\\n' 2>/dev/null >/usr/lib/usr-policy.conf",
+                    ),
+                );
+                assert!(!machine.boot("rw").usr_is_read_only());
+                let boot = Boot {
+                    output: machine.first_process("rw", "").output().unwrap(),
+                    console: machine.console(),
+                };
+                let said = str::from_utf8(&boot.output.stdout).unwrap();
+                assert!(
+                    said.contains("\nusr is read-only\n"),
+                    "{said}\n{}",
+                    boot.console
+                );
+            });
+        },
+    ),
+    (
+        "usr is checked where fstab asks, and stays read-only where fsck could not mend it",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("checked")) else {
+                    return;
+                };
+                let device = &disk.device;
+                for (passno, exit, checked, writable) in [
+                    (0, 4, false, true),
+                    (2, 0, true, true),
+                    (2, 1, true, true),
+                    (2, 2, true, false),
+                    (2, 4, true, false),
+                ] {
+                    machine.write("/etc/fstab", &format!("{device} /usr ext4 rw 0 {passno}\n"));
+                    machine.program(
+                    "/sbin/fsck.ext4",
+                    &format!("#!/bin/busybox sh\n[ ! -e /usr/on-the-disk ] && busybox echo \"$*\" >/checked\nexit {exit}\n"),
+                );
+                    let _ = fs::remove_file(machine.root().join("checked"));
+                    machine.write("/dev/console", "");
+                    let boot = machine.boot("rw");
+                    let arguments = fs::read_to_string(machine.root().join("checked")).ok();
+                    assert_eq!(arguments, checked.then(|| format!("-a {device}\n")));
+                    assert_eq!(boot.usr_is_read_only(), !writable, "{exit}");
+                    let (_, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert_eq!(file_system.starts_with("rw"), writable, "{file_system}");
+                    let message = format!(
+                        "{device}: fsck could not mend everything; /usr stays read-only, and fsck by hand from another system is needed\n"
+                    );
+                    assert_eq!(boot.console, if writable { "" } else { &message });
+                }
+            });
+        },
+    ),
+    (
+        "a helper that cannot be started is said and usr is mounted unchecked",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("unchecked")) else {
+                    return;
+                };
+                machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 2\n", disk.device));
+                machine.program("/sbin/fsck.ext4", "#!/usr/bin/interpreter\n");
+                let boot = machine.boot(STRICT);
+                assert!(boot.usr_is_read_only());
+                assert_eq!(boot.events(), RECORD);
+                assert!(
+                    boot.console.starts_with("/sbin/fsck.ext4: "),
+                    "{}",
+                    boot.console
+                );
+            });
+        },
+    ),
+    (
+        "as any other process the boot program says how pre-init is started",
+        || {
+            Machine::with(|machine| {
+                let script =
+                    "busybox mount -t proc proc /proc; /usr-policy-init init; busybox echo $?";
+                let output = machine.in_namespaces(script).output().unwrap();
+                assert_eq!(output.stdout, b"2\n");
+                let said = String::from_utf8(output.stderr).unwrap();
+                assert!(
+                    said.contains("init=/usr-policy-init on the kernel command line"),
+                    "{said}"
+                );
+            });
+        },
+    ),
+];
