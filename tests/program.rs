@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
-use usr_policy_tests::privilege::become_root;
+use usr_policy_tests::machine::namespace::become_root;
 use usr_policy_tests::product;
 use usr_policy_tests::system::{GENERATOR, Installed, System};
 
 fn main() -> ExitCode {
-    become_root();
+    // The root of a user namespace may not take this machine's root for a layer of an overlay: mounts below it are locked.
+    become_root(&["USR_POLICY_STAGE", "CARGO", "HOME", "PATH"]).unwrap();
     let _installed = Installed::new();
     let arguments = Arguments::from_args();
     let trials = TESTS.iter().map(|(name, test)| {
@@ -117,7 +118,9 @@ fn empty_program(directory: &Path, name: &str, more: &[&str]) -> PathBuf {
     let source = directory.join("empty.rs");
     let program = directory.join(name);
     fs::write(&source, "fn main() {}\n").unwrap();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    // Beside the cargo that runs this.
+    let cargo = std::env::var_os("CARGO").unwrap_or_default();
+    let rustc = Path::new(&cargo).with_file_name("rustc");
     let ran = Command::new(rustc)
         .args([
             "--edition=2024",

@@ -27,7 +27,7 @@ pub fn become_root() {
     panic!("unshare: {error}; these tests mount: run them as root, or install util-linux");
 }
 
-/// Whether other users than root exist here: in a user namespace that unshare(1) made there is one.
+/// Whether other users than root exist here: in some user namespaces there are none.
 #[must_use]
 pub fn has_other_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();

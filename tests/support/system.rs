@@ -44,7 +44,7 @@ impl Installed {
         let directory = tempfile::tempdir().unwrap();
         tmpfs(directory.path(), "mode=0755");
         let copied = Command::new("cp")
-            .args(["--archive", "--no-target-directory"])
+            .args(["--recursive", "--preserve=mode", "--no-target-directory"])
             .arg(product::stage())
             .arg(directory.path())
             .status();
