@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use log::{error, info, warn};
-use usr_policy_plan::plan::{Plan, Reason};
+use usr_policy_plan::plan::{FSTAB, Plan, Reason};
 use usr_policy_plan::unit::unit_tree;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -41,6 +41,9 @@ fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
     }
     let mut wrong = plan.problems.len();
     if plan.is_strict() {
+        for bad in &plan.fstab_lines {
+            warn!("{FSTAB}:{}: {}", bad.line, bad.problem);
+        }
         for left_out in &plan.left_out {
             match left_out.reason {
                 Reason::LockOff => info!("{left_out}"),

@@ -72,7 +72,11 @@ const ALWAYS_WRITABLE: [&str; 6] = [
 /// Everything that `strict` promises of a system whose /usr is part of its root and whose initramfs has our part.
 /// The case takes the steps [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
 pub fn strict_from_the_initrd(seen: &Observed, twin: &Observed) -> Report {
-    strict(seen, twin, &["generator", "early", "local-fs", "late"])
+    strict(
+        seen,
+        twin,
+        &["initrd", "generator", "early", "local-fs", "late"],
+    )
 }
 
 /// The same of a system whose initramfs has nothing of ours: it keeps all but what only an initramfs can.
@@ -80,11 +84,13 @@ pub fn strict_from_the_host(seen: &Observed, twin: &Observed) -> Report {
     strict(seen, twin, &["local-fs", "late"])
 }
 
-/// At these moments /usr is a mount of its own.
+/// At these moments /usr is a read-only mount of its own.
 fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     let mut report = Report::default();
     for (moment, promise) in MOMENTS {
-        report.promise(promise, usr_is_read_only(seen, moment));
+        if mounted.contains(&moment) {
+            report.promise(promise, usr_is_read_only(seen, moment));
+        }
     }
     report.promise(
         "usr-is-never-writable-in-the-watch",
@@ -125,6 +131,20 @@ fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     );
     report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
     report.promise("no-new-error-is-logged", no_new_error(seen, twin));
+    health(&mut report, seen);
+    report
+}
+
+/// What `strict` promises of /usr on any system that boots, whatever else is odd about it.
+pub fn strict_usr_alone(seen: &Observed) -> Report {
+    let mut report = Report::default();
+    for (moment, promise) in MOMENTS {
+        report.promise(promise, usr_is_read_only(seen, moment));
+    }
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
     health(&mut report, seen);
     report
 }
@@ -315,7 +335,8 @@ fn watch_is_whole(seen: &Observed) -> Result<(), String> {
 }
 
 fn one_mount_of_its_own(seen: &Observed, moments: &[&str]) -> Result<(), String> {
-    for moment in moments {
+    // In the initramfs / is another root.
+    for moment in moments.iter().filter(|moment| **moment != "initrd") {
         let mounts = &seen.moment(moment)?.mounts;
         let (root, usr) = (mounts.only("/")?, mounts.only("/usr")?);
         // Over a /usr that is not shared a merge says that all is well, and the system sees nothing of it; in the peer

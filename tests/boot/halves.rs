@@ -8,12 +8,8 @@ use crate::checks;
 use crate::steps::{MERGE_BY_HAND, PACMAN};
 use crate::words::{SAID_SO, said_in_the_log, verify_says};
 
-/// What only the initramfs can keep.
-const ONLY_FROM_THE_INITRAMFS: [&str; 3] = [
-    "usr-is-read-only-just-before-switch-root",
-    "usr-is-read-only-for-the-first-generator",
-    "usr-is-never-writable-in-the-watch",
-];
+/// What only the initramfs can keep: the first processes still see it writable.
+const ONLY_FROM_THE_INITRAMFS: [&str; 1] = ["usr-is-never-writable-in-the-watch"];
 
 /// What the late stage of an older image says where it finds the boot program missing.
 const LEFT_WRITABLE: &str = "/sysroot/usr: left writable: the root has no /usr/lib/usr-policy/usr-policy-generator, and nobody would lock the package database; install usr-policy there, or rebuild the initramfs without it";

@@ -11,6 +11,7 @@ mod journal;
 mod mkinitcpio;
 mod mounts;
 mod observed;
+mod oddities;
 mod steps;
 mod watch;
 mod words;
@@ -46,6 +47,7 @@ fn run() -> Result<Conclusion> {
     let mut cases = cases::all()?;
     cases.extend(words::cases()?);
     cases.extend(halves::cases()?);
+    cases.extend(oddities::cases()?);
     cases.extend(mkinitcpio::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use usr_policy_plan::plan::{Plan, Seen, Stage, Step};
+use usr_policy_plan::plan::{FSTAB, Plan, Seen, Stage, Step};
 use usr_policy_plan::unit::{Entry, UnitTree, unit_tree};
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::root::Root;
@@ -31,6 +31,8 @@ pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
     complaints.extend(too_long.iter().map(ToString::to_string));
     let exit_code = u8::from(!complaints.is_empty());
     if plan.is_strict() {
+        let bad_lines = plan.fstab_lines.iter();
+        complaints.extend(bad_lines.map(|bad| format!("{FSTAB}:{}: {}", bad.line, bad.problem)));
         complaints.extend(plan.left_out.iter().map(ToString::to_string));
     }
 

@@ -763,7 +763,7 @@ impl<'a> Judge<'a> {
                 Verdict::Broken,
                 path,
                 found,
-                "see systemctl status for the mount unit of this path",
+                "see systemctl status for its mount unit; a directory that was made after the boot is covered from the next one on",
             );
         }
     }
