@@ -48,17 +48,6 @@ fn witness() -> Result<Extra> {
     Ok(Extra::program(WITNESS, fs::read(&small).at(&small)?))
 }
 
-fn unit(wanted_by: &str, name: &str, text: &str) -> [Extra; 2] {
-    let dir = "/etc/systemd/system";
-    [
-        Extra::file(&format!("{dir}/{name}"), text),
-        Extra::link(
-            &format!("{dir}/{wanted_by}.wants/{name}"),
-            &format!("../{name}"),
-        ),
-    ]
-}
-
 /// What the root file system of every case has.
 ///
 /// # Errors
@@ -73,7 +62,7 @@ pub fn root() -> Result<Vec<Extra>> {
         UNITS
             .iter()
             .filter(|unit| unit.1 != INITRD_UNIT)
-            .flat_map(|(target, name, text)| unit(target, name, text)),
+            .flat_map(|(target, name, text)| Extra::unit(target, name, text)),
     );
     Ok(extras)
 }
@@ -88,7 +77,7 @@ pub fn initrd() -> Result<Vec<Extra>> {
         UNITS
             .iter()
             .filter(|unit| unit.1 == INITRD_UNIT)
-            .flat_map(|(target, name, text)| unit(target, name, text)),
+            .flat_map(|(target, name, text)| Extra::unit(target, name, text)),
     );
     Ok(extras)
 }

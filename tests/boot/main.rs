@@ -23,12 +23,10 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use usr_policy_tests::machine::{Cache, Error, Result, Suite, image, namespace};
+use usr_policy_tests::product::STAGE;
 
 use crate::boots::Boots;
 use crate::case::Case;
-
-/// The tree that `make install` has made; the Makefile sets it.
-const STAGE: &str = "USR_POLICY_STAGE";
 
 fn main() -> ExitCode {
     match run() {

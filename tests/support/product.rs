@@ -3,6 +3,9 @@
 use std::env;
 use std::path::PathBuf;
 
+/// The environment variable that says where the stage is; the Makefile sets it.
+pub const STAGE: &str = "USR_POLICY_STAGE";
+
 /// The boot program, below the stage.
 pub const BOOT_PROGRAM: &str = "usr/lib/usr-policy/usr-policy-generator";
 
@@ -15,7 +18,7 @@ pub const PROGRAM: &str = "usr/bin/usr-policy";
 /// Where there is none: a test that cannot find the product has tested nothing.
 #[must_use]
 pub fn stage() -> PathBuf {
-    let stage = PathBuf::from(env::var_os("USR_POLICY_STAGE").expect(
+    let stage = PathBuf::from(env::var_os(STAGE).expect(
         "USR_POLICY_STAGE is not set; run make check-quick, or set it to the absolute path of what make stage made",
     ));
     assert!(

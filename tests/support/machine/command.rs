@@ -36,6 +36,8 @@ pub fn run_on(input: &Path, command: &mut Command, log: &Path) -> Result<()> {
         .stderr(err)
         // Messages of tools are read by the code that calls them, and by people who compare logs.
         .env("LC_ALL", "C.UTF-8")
+        // A directory of this machine; many a tool runs in a tree that has no such one.
+        .env_remove("TMPDIR")
         .status()
         .map_err(|error| missing(&program, &error))?;
     if status.success() {

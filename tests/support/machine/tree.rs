@@ -69,6 +69,19 @@ impl Extra {
         Self::new(path, What::Directory { mode })
     }
 
+    /// A unit of systemd, and the link that has a target start it.
+    #[must_use]
+    pub fn unit(wanted_by: &str, name: &str, text: &str) -> [Self; 2] {
+        let dir = "/etc/systemd/system";
+        [
+            Self::file(&format!("{dir}/{name}"), text),
+            Self::link(
+                &format!("{dir}/{wanted_by}.wants/{name}"),
+                &format!("../{name}"),
+            ),
+        ]
+    }
+
     fn new(path: &str, what: What) -> Self {
         Self {
             path: path.trim_start_matches('/').to_owned(),
@@ -161,7 +174,7 @@ impl Contents {
 
 fn needed(stage: Option<&Path>) -> Result<&Path> {
     stage.ok_or_else(|| {
-        Error::new("USR_POLICY_STAGE is not set: run `make boot CASE=…` or `make boots`, which install the product there")
+        Error::new("USR_POLICY_STAGE is not set: run `make try`, `make boot CASE=…` or `make boots`, which install the product there")
     })
 }
 
