@@ -21,7 +21,7 @@ generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 
-.PHONY: all build static install install-init stage check check-quick boot boots try fmt requirements requirements-boot clean
+.PHONY: all build static install install-init stage check check-quick boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -70,6 +70,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
+	$(CARGO) test --package usr-policy-tests --locked --bin try
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test preinit --test program --test cli
 
 # Every boot, one after the other.
@@ -79,6 +80,14 @@ boots: requirements-boot stage
 # One boot: make boot CASE=name
 boot: requirements-boot stage
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test boot -- --exact '$(CASE)'
+
+# The policy at work in a virtual machine, for a person to watch.
+try: try-announcement requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) run --package usr-policy-tests --locked --bin try
+
+try-announcement:
+	@echo 'usr-policy in a virtual machine. What is missing is installed with apt, the program is built, then a Debian'
+	@echo 'system is made and booted twice: some minutes the first time, about two after that. Ctrl-C stops it cleanly.'
 
 check: check-quick boots
 
