@@ -133,7 +133,7 @@ fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
     })?;
     let source = match &order.source {
         Source::Share { .. } => spec(order),
-        _ => wait_for(order)?,
+        _ => wait_for(root, order)?,
     };
     let fs_type = match &order.fs_type {
         Some(fs_type) => fs_type.clone(),
@@ -186,11 +186,11 @@ fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
 }
 
 /// Looks for the device until it is there.
-fn wait_for(order: &Order) -> Result<PathBuf, Failure> {
+fn wait_for(root: &Root, order: &Order) -> Result<PathBuf, Failure> {
     let began = Instant::now();
     let mut has_said = false;
     loop {
-        if let Some(device) = block::find(&order.source)? {
+        if let Some(device) = block::find(root, &order.source)? {
             return Ok(device);
         }
         let waited = began.elapsed();
@@ -274,8 +274,7 @@ fn nothing_to_start() -> ExitCode {
     error!(
         "no init could be started; press Ctrl-Alt-Delete, and boot with an initramfs or name an init with usrpolicy.init="
     );
-    if fs::read_to_string("/proc/sys/kernel/panic").is_ok_and(|seconds| seconds.trim_ascii() != "0")
-    {
+    if fs::read("/proc/sys/kernel/panic").is_ok_and(|seconds| seconds.trim_ascii() != b"0") {
         return ExitCode::FAILURE;
     }
     loop {

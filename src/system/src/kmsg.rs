@@ -61,12 +61,11 @@ impl Console {
     fn open() -> Option<Self> {
         // Without a console there is nobody to see anything.
         let file = File::options().write(true).open("/dev/console").ok()?;
-        let printk = std::fs::read_to_string("/proc/sys/kernel/printk").unwrap_or_default();
-        let level = printk.split_ascii_whitespace().next();
-        let shown_by_kernel = match level.and_then(|level| level.parse().ok()) {
-            None | Some(0..=3) => LevelFilter::Off,
-            Some(4) => LevelFilter::Error,
-            Some(5_u32..) => LevelFilter::Warn,
+        let printk = std::fs::read("/proc/sys/kernel/printk").unwrap_or_default();
+        let shown_by_kernel = match printk.first() {
+            None | Some(b'0'..=b'3') => LevelFilter::Off,
+            Some(b'4') => LevelFilter::Error,
+            Some(_) => LevelFilter::Warn,
         };
         Some(Console {
             file,
