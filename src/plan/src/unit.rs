@@ -110,23 +110,23 @@ pub fn can_hold(path: &[u8]) -> bool {
     })
 }
 
-/// Bytes as the value of a setting: `%` would start a specifier. Source: systemd.unit(5), "Specifiers".
-fn escaped(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 8);
+/// Adds bytes as the value of a setting: `%` would start a specifier. Source: systemd.unit(5), "Specifiers".
+fn push_escaped(out: &mut Vec<u8>, value: &[u8]) {
     for piece in value.split_inclusive(|&byte| byte == b'%') {
         out.extend_from_slice(piece);
         if piece.ends_with(b"%") {
             out.push(b'%');
         }
     }
-    out
 }
 
 /// Bytes as one quoted item of a list, such as `Environment=` takes. Source: systemd.syntax(7), "Quoting".
 fn quoted(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 2);
+    let mut escaped = Vec::new();
+    push_escaped(&mut escaped, value);
+    let mut out = Vec::with_capacity(escaped.len() + 2);
     out.push(b'"');
-    for byte in escaped(value) {
+    for byte in escaped {
         if matches!(byte, b'"' | b'\\') {
             out.push(b'\\');
         }
@@ -162,7 +162,7 @@ impl Text {
     /// A setting whose value comes from elsewhere; `prefix` is systemd's own, such as the `!` of a condition.
     fn set_escaped(&mut self, key: &str, prefix: &str, value: &[u8]) -> &mut Self {
         self.words(&[key, "=", prefix]);
-        self.0.extend_from_slice(&escaped(value));
+        push_escaped(&mut self.0, value);
         self.words(&["\n"])
     }
 

@@ -44,7 +44,7 @@ pub struct Place {
     pub statvfs_read_only: Option<bool>,
 }
 
-/// What is at [`PRE_INIT`](crate::pre_init::PRE_INIT).
+/// What is at [`PRE_INIT`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PreInit {
     /// Nothing, or it could not be read.

@@ -11,11 +11,28 @@ use usr_policy_plan::plan::{FSTAB, Facts};
 use crate::failure::Failure;
 use crate::root::Root;
 
-/// Where configuration is looked for, first match wins. Source: UAPI.6, Configuration Files Specification.
-const CONFIG_DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
+/// The configuration file, and the directory of its drop-ins.
+struct Place {
+    file: &'static str,
+    drop_ins: &'static str,
+}
 
-/// The name of the configuration file; its drop-ins are in `usr-policy.conf.d`.
-const CONFIG_NAME: &str = "usr-policy.conf";
+macro_rules! place {
+    ($directory:literal) => {
+        Place {
+            file: concat!($directory, "/usr-policy.conf"),
+            drop_ins: concat!($directory, "/usr-policy.conf.d"),
+        }
+    };
+}
+
+/// Where configuration is looked for, first match wins. Source: UAPI.6, Configuration Files Specification.
+const PLACES: [Place; 4] = [
+    place!("/etc"),
+    place!("/run"),
+    place!("/usr/local/lib"),
+    place!("/usr/lib"),
+];
 
 /// The text of the running kernel's command line.
 ///
@@ -68,20 +85,25 @@ fn config_paths(
     root: &Root,
     or_none: &mut impl FnMut(Result<Option<Vec<u8>>, Failure>) -> Option<Vec<u8>>,
 ) -> Vec<String> {
-    let mut paths = Vec::new();
-    for directory in CONFIG_DIRECTORIES {
-        let path = format!("{directory}/{CONFIG_NAME}");
-        // The name counts, wherever it leads: a link to /dev/null masks the rest, also below a root without a /dev.
-        if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
-            paths.push(path);
-            break;
-        }
-    }
+    // The name counts, wherever it leads: a link to /dev/null masks the rest, also below a root without a /dev.
+    let is_there = |place: &&Place| {
+        root.open_at(place.file, OFlags::PATH | OFlags::NOFOLLOW)
+            .is_ok()
+    };
+    let mut paths = Vec::from_iter(
+        PLACES
+            .iter()
+            .find(is_there)
+            .map(|place| place.file.to_owned()),
+    );
     // A name in a directory that is searched earlier masks the same name in a later one.
     let mut drop_ins = BTreeMap::new();
-    for directory in CONFIG_DIRECTORIES {
-        let directory = format!("{directory}/{CONFIG_NAME}.d");
-        match root.names(&directory) {
+    for Place {
+        drop_ins: directory,
+        ..
+    } in &PLACES
+    {
+        match root.names(directory) {
             Ok(names) => {
                 for name in names {
                     // A file whose name is no text cannot be ours, and could not be named in a message.

@@ -1,10 +1,12 @@
 //! Writes a [`UnitTree`] below the three directories of a generator.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::symlink;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, symlinkat, unlinkat};
+use rustix::io::Errno;
 use usr_policy_plan::unit::{Directory, Entry, UnitTree};
 
 use crate::failure::Failure;
@@ -25,38 +27,28 @@ impl UnitDirs {
     /// somebody else has written stays as it is.
     #[must_use]
     pub fn write(&self, tree: &UnitTree) -> Vec<Failure> {
+        let outputs = [&self.normal, &self.early, &self.late].map(|path| Output::open(path));
         let mut failures = Vec::new();
         let mut failed_names = Vec::new();
-        for (directory, name, entry) in tree.iter() {
-            let path = self.of(directory).join(name);
-            let result = match entry {
-                Entry::File(bytes) => create(&path, |path| write_new(path, bytes)),
-                Entry::Link(target) => create(&path, |path| symlink(target, path)),
-                Entry::FileNeeding(..) => continue,
-            };
-            match result {
-                // Another generator wants the same unit; one link is enough.
-                Err(error)
-                    if error.kind() == ErrorKind::AlreadyExists
-                        && matches!(entry, Entry::Link(_)) => {}
-                Err(error) => {
-                    failed_names.push(name);
-                    failures.push(failure(path, error));
-                }
-                Ok(()) => {}
-            }
-        }
-        for (directory, name, entry) in tree.iter() {
-            let Entry::FileNeeding(needed, bytes) = entry else {
+        // What needs another file comes when it is known whether that one is complete.
+        let entries = || tree.iter();
+        let needing = |entry: &Entry| matches!(entry, Entry::FileNeeding(..));
+        let order = entries()
+            .filter(|(.., entry)| !needing(entry))
+            .chain(entries().filter(|(.., entry)| needing(entry)));
+        for (directory, name, entry) in order {
+            if let Entry::FileNeeding(needed, _) = entry
+                && failed_names.contains(needed)
+            {
                 continue;
-            };
-            if !failed_names.contains(needed) {
-                let path = self.of(directory).join(name);
-                failures.extend(
-                    create(&path, |path| write_new(path, bytes))
-                        .err()
-                        .map(|error| failure(path, error)),
-                );
+            }
+            let output = &outputs[directory as usize];
+            if let Err(error) = output
+                .as_ref()
+                .map_or_else(|error| Err(*error), |output| output.write(name, entry))
+            {
+                failed_names.push(name);
+                failures.push(failure(self.of(directory).join(name), error.into()));
             }
         }
         failures
@@ -82,23 +74,54 @@ fn failure(path: PathBuf, error: io::Error) -> Failure {
     }
 }
 
-/// Creates a file, and the directory that it lies in where that is missing.
-fn create(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    match make(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            make(path)
-        }
-        result => result,
-    }
-}
+/// One of the directories, open.
+struct Output(OwnedFd);
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes).inspect_err(|_| {
-        // Half a unit is worse than none. If it cannot be removed, the first error says enough.
-        let _ = fs::remove_file(path);
-    })
+impl Output {
+    fn open(path: &Path) -> Result<Self, Errno> {
+        let open = || {
+            openat(
+                CWD,
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        };
+        match open() {
+            // systemd makes them; a test call by hand may not.
+            Err(Errno::NOENT) if fs::create_dir_all(path).is_ok() => open().map(Output),
+            result => result.map(Output),
+        }
+    }
+
+    /// Creates a file or a link, and the directory that it lies in where that is missing.
+    fn write(&self, name: &str, entry: &Entry) -> Result<(), Errno> {
+        let make = || match entry {
+            Entry::File(bytes) | Entry::FileNeeding(_, bytes) => self.write_new(name, bytes),
+            // Another generator wants the same unit; one link is enough.
+            Entry::Link(target) => match symlinkat(target.as_str(), &self.0, name) {
+                Err(Errno::EXIST) => Ok(()),
+                result => result,
+            },
+        };
+        match (make(), name.rsplit_once('/')) {
+            (Err(Errno::NOENT), Some((parent, _))) => {
+                match mkdirat(&self.0, parent, Mode::from_raw_mode(0o755)) {
+                    Err(error) if error != Errno::EXIST => Err(error),
+                    _ => make(),
+                }
+            }
+            (result, _) => result,
+        }
+    }
+
+    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(&self.0, name, flags, Mode::from_raw_mode(0o644))?;
+        File::from(file).write_all(bytes).map_err(|error| {
+            // Half a unit is worse than none. If it cannot be removed, the first error says enough.
+            let _ = unlinkat(&self.0, name, AtFlags::empty());
+            Errno::from_io_error(&error).unwrap_or(Errno::IO)
+        })
+    }
 }
