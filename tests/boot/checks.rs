@@ -84,6 +84,11 @@ pub fn strict_from_the_host(seen: &Observed, twin: &Observed) -> Report {
     strict(seen, twin, &["local-fs", "late"])
 }
 
+/// The same of a system that starts by pre-init, without an initramfs.
+pub fn strict_from_pre_init(seen: &Observed, twin: &Observed) -> Report {
+    strict(seen, twin, &["generator", "early", "local-fs", "late"])
+}
+
 /// At these moments /usr is a read-only mount of its own.
 fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     let mut report = Report::default();
@@ -152,8 +157,20 @@ pub fn strict_usr_alone(seen: &Observed) -> Report {
 /// Everything that a system promises where the policy is off, with the product or without it. The case takes the steps
 /// [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
 pub fn off(seen: &Observed) -> Report {
+    off_at(seen, &MOMENTS.map(|(moment, _)| moment))
+}
+
+/// The same of a system without an initramfs.
+pub fn off_without_initramfs(seen: &Observed) -> Report {
+    off_at(seen, &["generator", "early", "local-fs", "late"])
+}
+
+fn off_at(seen: &Observed, moments: &[&str]) -> Report {
     let mut report = Report::default();
-    report.promise("usr-is-writable-at-every-moment", usr_is_writable(seen));
+    report.promise(
+        "usr-is-writable-at-every-moment",
+        usr_is_writable(seen, moments),
+    );
     report.promise(
         "usr-is-always-writable-in-the-watch",
         always_writable(seen, "/usr"),
@@ -274,8 +291,8 @@ fn usr_is_read_only(seen: &Observed, moment: &str) -> Result<(), String> {
     must(mount.has("ro"), || format!("{point} is {}", show(mount)))
 }
 
-fn usr_is_writable(seen: &Observed) -> Result<(), String> {
-    for (moment, _) in MOMENTS {
+fn usr_is_writable(seen: &Observed, moments: &[&str]) -> Result<(), String> {
+    for moment in moments {
         let append = &seen.moment(moment)?.append;
         must(append == "OK", || {
             format!("opening a file in /usr to append, {moment}: {append}")
@@ -635,6 +652,31 @@ pub fn verify_ends(seen: &Observed, code: i32) -> Result<(), String> {
     })
 }
 
+/// In every boot: what `usr-policy verify` says of a path is what a write there met. Nothing to compare with, where the
+/// program is not installed, promises nothing for the path, or the path is not there.
+pub fn verify_agrees(seen: &Observed) -> Result<(), String> {
+    let Ok(verify) = seen.said("verify") else {
+        return Ok(());
+    };
+    for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE, "/etc", "/run"] {
+        let about = |line: &&str| {
+            let mut words = line.split_whitespace();
+            let verdict = words.next();
+            // A promise that does not apply, or cannot be told, is no claim.
+            verdict != Some("-") && verdict != Some("unknown") && words.next() == Some(path)
+        };
+        let Some(line) = verify.stdout.lines().find(about) else {
+            continue;
+        };
+        let says_read_only = line.contains("read-only") || line.contains("locked");
+        let answer = seen.write(path)?;
+        must(says_read_only == (answer == "EROFS"), || {
+            format!("a write to {path}: {answer}, but verify says: {line}")
+        })?;
+    }
+    Ok(())
+}
+
 /// Nothing is logged as an error that the twin does not log as well.
 pub fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
     must(!twin.journal.is_empty(), || {
@@ -730,7 +772,9 @@ const COMPLAINS_ABOUT_BINDS: u32 = 253;
 
 fn clean_shutdown(seen: &Observed) -> Result<(), String> {
     let shutdown = seen.shutdown()?;
-    must(shutdown.contains("reboot: Power down"), || {
+    // What a machine says, and what user-mode-linux does.
+    let ends = ["reboot: Power down", "reboot: System halted"];
+    must(ends.iter().any(|end| shutdown.contains(end)), || {
         "the machine was not switched off".to_owned()
     })?;
     let allowed: &[&str] = if seen.systemd()? <= COMPLAINS_ABOUT_BINDS {

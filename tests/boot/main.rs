@@ -12,6 +12,7 @@ mod mkinitcpio;
 mod mounts;
 mod observed;
 mod oddities;
+mod preinit;
 mod steps;
 mod watch;
 mod words;
@@ -46,6 +47,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(words::cases()?);
     cases.extend(halves::cases()?);
     cases.extend(oddities::cases()?);
+    cases.extend(preinit::cases()?);
     cases.extend(mkinitcpio::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {
@@ -99,7 +101,8 @@ fn judge(boots: &Boots, cases: &[Case], case: &Case) -> Result<()> {
         }
     };
     let seen = boots.boot(case)?;
-    let complaints = (case.judge)(&seen, twin.as_deref());
+    let mut complaints = (case.judge)(&seen, twin.as_deref());
+    complaints.extend(checks::verify_agrees(&seen).err());
     if complaints.is_empty() {
         return Ok(());
     }

@@ -94,11 +94,12 @@ impl fmt::Display for LeftOut {
                 f,
                 "{owner}: {path} is already mounted there; leaving it as it is"
             ),
-            Reason::Covered(by) => write!(
-                f,
-                "{}: {path} lies below {by}, which is a tmpfs; leaving it out",
-                self.rule.origin
-            ),
+            Reason::Covered(by) => {
+                write!(
+                    f,
+                    "{path}: lies below {by}, which is a tmpfs; leaving it out"
+                )
+            }
             Reason::LockOff => write!(f, "{path}: left writable, as usrpolicy.lock=off asks"),
         }
     }

@@ -197,7 +197,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Table => f.write_str("usr-policy"),
+            Origin::Table => f.write_str("by default"),
             Origin::CommandLine => f.write_str(CMDLINE_FILE),
             Origin::File { path, line } => write!(f, "{}:{line}", Shown(path)),
         }
