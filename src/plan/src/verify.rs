@@ -421,8 +421,20 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// A place that can be judged, and what makes it read-only; `None` in the second where nothing does.
+    fn judged(&mut self, mount: &PlannedMount) -> Option<(&'a Place, Option<Layer>)> {
+        let place = self.seen(mount)?;
+        match self.writability(place) {
+            Some(Writability::ReadOnly(layer)) => return Some((place, Some(layer))),
+            Some(Writability::Writable) => return Some((place, None)),
+            Some(Writability::Contradiction(what)) => self.contradiction(&place.path, what),
+            None => self.not_in_table(&place.path),
+        }
+        None
+    }
+
     fn usr(&mut self, mount: &PlannedMount) {
-        let Some(place) = self.seen(mount) else {
+        let Some((place, read_only)) = self.judged(mount) else {
             return;
         };
         let path = &mount.rule.mount_point;
@@ -440,14 +452,12 @@ impl<'a> Judge<'a> {
             );
             return;
         }
-        match self.writability(place) {
-            None => self.not_in_table(path),
-            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
-            Some(Writability::Writable) => {
+        match read_only {
+            Some(layer) => self.usr_is_read_only(path, layer, sysext),
+            None => {
                 let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
                 self.find(Verdict::Broken, path, "writable", remedy);
             }
-            Some(Writability::ReadOnly(layer)) => self.usr_is_read_only(path, layer, sysext),
         }
         if let Owner::Fstab { line } = mount.owner
             && self.plan.usr_line_is_writable
@@ -547,52 +557,34 @@ impl<'a> Judge<'a> {
     }
 
     fn database(&mut self, mount: &PlannedMount) {
-        let Some(place) = self.seen(mount) else {
+        let Some((_, read_only)) = self.judged(mount) else {
             return;
         };
         let path = &mount.rule.mount_point;
-        match self.writability(place) {
-            None => self.not_in_table(path),
-            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
-            Some(Writability::ReadOnly(_)) if self.observed.mounts.stack_at(path).len() > 1 => {
-                let what = "locked more than once; one unlock would not open it";
-                self.find(
-                    Verdict::Broken,
-                    path,
-                    what,
-                    "umount it once for each lock too many",
-                );
-            }
-            Some(Writability::ReadOnly(_)) => {
-                self.find(
-                    Verdict::Holds,
-                    path,
-                    "locked: pacman can read it and change nothing",
-                    "",
-                );
-            }
-            Some(Writability::Writable) => {
-                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync";
-                self.find(
-                    Verdict::Broken,
-                    path,
-                    "writable, although it is to be locked",
-                    remedy,
-                );
-            }
-        }
+        let (verdict, what, remedy) = if read_only.is_none() {
+            (
+                Verdict::Broken,
+                "writable, although it is to be locked",
+                "run /usr/lib/usr-policy/usr-policy-generator sync",
+            )
+        } else if self.observed.mounts.stack_at(path).len() > 1 {
+            (
+                Verdict::Broken,
+                "locked more than once; one unlock would not open it",
+                "umount it once for each lock too many",
+            )
+        } else {
+            let what = "locked: pacman can read it and change nothing";
+            (Verdict::Holds, what, "")
+        };
+        self.find(verdict, path, what, remedy);
     }
 
     fn read_only(&mut self, mount: &PlannedMount) {
-        let Some(place) = self.seen(mount) else {
-            return;
-        };
-        let path = &mount.rule.mount_point;
-        match self.writability(place) {
-            None => self.not_in_table(path),
-            Some(Writability::Contradiction(what)) => self.contradiction(path, what),
-            Some(Writability::ReadOnly(_)) => self.find(Verdict::Holds, path, "read-only", ""),
-            Some(Writability::Writable) => self.not_mounted(place, "writable"),
+        match self.judged(mount) {
+            None => {}
+            Some((place, Some(_))) => self.find(Verdict::Holds, &place.path, "read-only", ""),
+            Some((place, None)) => self.not_mounted(place, "writable"),
         }
     }
 
