@@ -452,12 +452,11 @@ impl<'a> Judge<'a> {
             );
             return;
         }
-        match read_only {
-            Some(layer) => self.usr_is_read_only(path, layer, sysext),
-            None => {
-                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
-                self.find(Verdict::Broken, path, "writable", remedy);
-            }
+        if let Some(layer) = read_only {
+            self.usr_is_read_only(path, layer, sysext);
+        } else {
+            let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
+            self.find(Verdict::Broken, path, "writable", remedy);
         }
         if let Owner::Fstab { line } = mount.owner
             && self.plan.usr_line_is_writable
