@@ -39,10 +39,7 @@ impl Step {
     /// Says what is not as promised, if something is not.
     pub fn complaint(&self, code: i32, output: &[String]) -> Option<String> {
         if code != self.code {
-            return Some(format!(
-                "exit code {code}, where {} was promised",
-                self.code
-            ));
+            return Some(format!("it should have been {}", self.code));
         }
         let promised = match self.says {
             Says::Words(words) => words
