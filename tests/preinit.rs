@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
-use tempfile::TempDir;
 use usr_policy_tests::privilege::{become_root, bind, in_own_mounts, tmpfs};
 use usr_policy_tests::product;
+use usr_policy_tests::system::Scratch;
 
 fn main() -> ExitCode {
     become_root();
@@ -43,7 +43,7 @@ exit 0
 
 /// A root file system with hardly anything in it, and what is mounted in it before the first process starts.
 struct Machine {
-    directory: TempDir,
+    scratch: Scratch,
 }
 
 /// What came of a boot.
@@ -58,10 +58,9 @@ impl Machine {
     fn with<T: Send>(function: impl FnOnce(&Machine) -> T + Send) -> T {
         in_own_mounts(|| {
             let machine = Machine {
-                directory: tempfile::tempdir().unwrap(),
+                scratch: Scratch::new(),
             };
             let root = machine.root();
-            tmpfs(machine.directory.path(), "mode=0755");
             fs::create_dir(&root).unwrap();
             tmpfs(&root, "mode=0755");
             for name in ["bin", "sbin", "etc", "dev", "proc", "sys", "run", "usr"] {
@@ -89,7 +88,7 @@ impl Machine {
     }
 
     fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
+        self.scratch.path().join("root")
     }
 
     /// What `make install` puts into a `/usr`, as far as pre-init looks.
@@ -211,11 +210,11 @@ impl Disk {
     /// Makes one with what is installed on it; `None`, and the reason is printed, where there are no loop devices: then
     /// only the boots show it.
     fn make(machine: &Machine, label: &str) -> Option<Self> {
-        let tree = machine.directory.path().join("tree");
+        let tree = machine.scratch.path().join("tree");
         fs::create_dir(&tree).unwrap();
         machine.install_in(&tree);
         fs::write(tree.join("on-the-disk"), "").unwrap();
-        let image = machine.directory.path().join("image");
+        let image = machine.scratch.path().join("image");
         let made = Command::new("mke2fs")
             .env("PATH", PATH)
             .args(["-q", "-F", "-t", "ext4", "-L", label, "-d"])

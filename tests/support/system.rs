@@ -26,7 +26,43 @@ pub const GENERATOR: &str = "/usr/lib/usr-policy/usr-policy-generator";
 /// still holds it open for writing.
 #[derive(Debug)]
 pub struct Installed {
-    directory: TempDir,
+    _scratch: Scratch,
+}
+
+/// A temporary directory with a tmpfs of its own, for a mount namespace of the test's own.
+#[derive(Debug)]
+pub struct Scratch(TempDir);
+
+impl Scratch {
+    /// Makes the directory and mounts the tmpfs.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    #[must_use]
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        tmpfs(directory.path(), "mode=0755");
+        Scratch(directory)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A directory that something is mounted on cannot be removed.
+        let _ = umount2(self.path(), MntFlags::MNT_DETACH);
+    }
 }
 
 static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
@@ -41,29 +77,21 @@ impl Installed {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        tmpfs(directory.path(), "mode=0755");
+        let scratch = Scratch::new();
         let copied = Command::new("cp")
             .args(["--recursive", "--preserve=mode", "--no-target-directory"])
             .arg(product::stage())
-            .arg(directory.path())
+            .arg(scratch.path())
             .status();
         assert!(copied.unwrap().success());
-        INSTALLED.set(directory.path().to_owned()).unwrap();
-        Installed { directory }
+        INSTALLED.set(scratch.path().to_owned()).unwrap();
+        Installed { _scratch: scratch }
     }
 }
 
 impl Default for Installed {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        // Else only an empty directory stays.
-        let _ = umount2(self.directory.path(), MntFlags::MNT_DETACH);
     }
 }
 
@@ -79,7 +107,7 @@ pub fn installed() -> &'static Path {
 /// The system; the calling thread is in its mount namespace, but not in its root.
 #[derive(Debug)]
 pub struct System {
-    directory: TempDir,
+    scratch: Scratch,
     first: Child,
 }
 
@@ -129,9 +157,8 @@ impl System {
     }
 
     fn new(flags: MsFlags) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let base = directory.path();
-        tmpfs(base, "mode=0755");
+        let scratch = Scratch::new();
+        let base = scratch.path();
         for name in ["upper", "work", "root", "run", "dev", "plain"] {
             fs::create_dir(base.join(name)).unwrap();
         }
@@ -191,7 +218,7 @@ impl System {
             .unwrap();
         assert_eq!(line, "ready\n");
         bind(&base.join("cmdline"), &root.join("proc/cmdline"));
-        System { directory, first }
+        System { scratch, first }
     }
 
     /// Changes the kernel command line.
@@ -205,7 +232,7 @@ impl System {
     /// Where the system keeps what is not its own.
     #[must_use]
     pub fn base(&self) -> &Path {
-        self.directory.path()
+        self.scratch.path()
     }
 
     /// The root directory, as the calling thread sees it.
