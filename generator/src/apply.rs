@@ -9,7 +9,7 @@ use usr_policy_plan::plan::{Plan, Stage, Step, Why};
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, read_only_bind, set_read_only};
+use usr_policy_system::mount::{How, leave_peer_group, read_only_bind, set_read_only};
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::look;
 
@@ -72,6 +72,10 @@ impl Planned {
                 }
                 Ok(())
             }
+            Ok(Taken::OwnPeerGroup) => {
+                info!("{}: given a peer group of its own", path.display());
+                Ok(())
+            }
             Ok(Taken::Made(how)) => {
                 said(&path.display().to_string(), how);
                 record(&stage.to_string(), "/usr", "read-only");
@@ -89,6 +93,8 @@ impl Planned {
 enum Taken {
     Nothing(Step),
     Made(How),
+    /// It was read-only before.
+    OwnPeerGroup,
 }
 
 fn take(step: Step, directory: Option<OwnedFd>) -> std::io::Result<Taken> {
@@ -98,6 +104,15 @@ fn take(step: Step, directory: Option<OwnedFd>) -> std::io::Result<Taken> {
     match step {
         Step::Leave(_) | Step::Refuse(_) => Ok(Taken::Nothing(step)),
         Step::SetReadOnly => set_read_only(&directory).map(Taken::Made),
+        Step::LeavePeerGroup { is_read_only: true } => {
+            leave_peer_group(&directory).map(|()| Taken::OwnPeerGroup)
+        }
+        Step::LeavePeerGroup {
+            is_read_only: false,
+        } => {
+            let how = set_read_only(&directory)?;
+            leave_peer_group(&directory).map(|()| Taken::Made(how))
+        }
         Step::Bind { recursive } => read_only_bind(&directory, recursive).map(Taken::Made),
     }
 }

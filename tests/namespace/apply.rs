@@ -123,6 +123,39 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         });
     }),
     (
+        "a bind of somebody else in the peer group of the root gets one of its own, once",
+        || {
+            const SAID: (i32, &str) = (0, "<6> /usr: given a peer group of its own\n");
+            System::with(STRICT, |system| {
+                let groups = || {
+                    let of = |path| system.mounts_at(path)[0].peer_group;
+                    (of("/"), of("/usr"))
+                };
+                // As PID 1 does it with ProtectSystem=yes.
+                system.does(&["mount", "--bind", "/usr", "/usr"]);
+                system.does(&["mount", "-o", "remount,bind,ro", "/usr"]);
+                assert_eq!(groups().0, groups().1);
+                let host = || system.generator(&["apply", "--root", "/", "--stage", "host"]);
+                assert_eq!(said(&host()), SAID);
+                assert!(groups().1.is_some() && groups().0 != groups().1);
+                assert_eq!(said(&host()), NOTHING);
+                let before = system.mounts().len();
+                system.does(&["mount", "-t", "tmpfs", "over", "/usr"]);
+                assert_eq!(system.mounts().len(), before + 1);
+            });
+            System::with(STRICT, |system| {
+                system.does(&["mount", "--bind", "/usr", "/usr"]);
+                let host = system.generator(&["apply", "--root", "/", "--stage", "host"]);
+                assert_eq!(said(&host), (0, "<6> /usr: made read-only\n"));
+                assert!(system.is_read_only("/usr") && !system.is_read_only("/"));
+                assert_ne!(
+                    system.mounts_at("/usr")[0].peer_group,
+                    system.mounts_at("/")[0].peer_group
+                );
+            });
+        },
+    ),
+    (
         "usr on a file system of its own gets the flag and no second mount",
         || {
             System::with(STRICT, |system| {

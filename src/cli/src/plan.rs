@@ -78,7 +78,7 @@ fn show(out: &mut impl Write, tree: &UnitTree, steps: &[(Stage, Step)]) -> io::R
     for (stage, step) in steps {
         let what = match step {
             Step::Leave(why) | Step::Refuse(why) => format!("leaves /usr as it is: {why}"),
-            Step::SetReadOnly | Step::Bind { .. } => {
+            Step::SetReadOnly | Step::LeavePeerGroup { .. } | Step::Bind { .. } => {
                 "makes /usr read-only, if it is not yet".to_owned()
             }
         };

@@ -306,6 +306,8 @@ pub struct UsrMount {
     pub is_sysext: bool,
     /// Whether something else is mounted below `/usr`.
     pub has_submounts: bool,
+    /// The peer group of the mount that it is attached to.
+    pub parent_peer_group: Option<u32>,
 }
 
 /// What a stage does.
@@ -317,6 +319,12 @@ pub enum Step {
     Refuse(Why),
     /// Set the read-only flag of the mount that is there.
     SetReadOnly,
+    /// Set it, and give the mount a peer group of its own: in that of its parent an overlay of systemd-sysext(8) would
+    /// appear twice, and one of the two would stay.
+    LeavePeerGroup {
+        /// Whether the flag is there already.
+        is_read_only: bool,
+    },
     /// Bind `/usr` on itself, read-only.
     Bind {
         /// Whether what is mounted below must be taken along, or the bind would hide it.
@@ -420,7 +428,15 @@ impl Plan {
             return Step::Leave(Why::ReadOnlyByNature);
         }
         // A read-only superblock alone is not enough: systemd-remount-fs may open it later.
-        match (usr.is_usr_itself, usr.mount.mount_options.has("ro")) {
+        let is_read_only = usr.mount.mount_options.has("ro");
+        let group = usr.mount.peer_group;
+        let is_peer_of_parent = group.is_some() && group == usr.parent_peer_group;
+        match (usr.is_usr_itself, is_read_only) {
+            // Somebody's bind in the real root, such as PID 1's own with ProtectSystem=yes. In the initramfs the switch
+            // to the real root parts them.
+            (true, _) if stage == Stage::Host && is_peer_of_parent => {
+                Step::LeavePeerGroup { is_read_only }
+            }
             (true, true) => Step::Leave(Why::AlreadyReadOnly),
             (true, false) => Step::SetReadOnly,
             (false, _) => Step::Bind {

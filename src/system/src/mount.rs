@@ -74,6 +74,21 @@ pub fn set_read_only(directory: &OwnedFd) -> io::Result<How> {
     }
 }
 
+/// Takes the mount that is at a directory out of its peer group, and shares it in a new one.
+///
+/// # Errors
+/// The kernel's.
+pub fn leave_peer_group(directory: &OwnedFd) -> io::Result<()> {
+    match mount_setattr(directory, Reach::Top, Attribute::Private) {
+        Err(error) if is(&error, Errno::NOSYS) => {
+            let path = path_of(directory);
+            mount_change(&path, MountPropagationFlags::PRIVATE)?;
+            Ok(mount_change(&path, MountPropagationFlags::SHARED)?)
+        }
+        result => result.and_then(|()| mount_setattr(directory, Reach::Top, Attribute::Shared)),
+    }
+}
+
 /// Takes the read-only flag of the mount that is at a directory away; its file system stays as it is.
 ///
 /// # Errors

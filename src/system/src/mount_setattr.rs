@@ -24,6 +24,8 @@ pub(crate) enum Attribute {
     Writable,
     /// Propagation `MS_PRIVATE`: out of its peer group.
     Private,
+    /// Propagation `MS_SHARED`: in a new peer group, where it is private.
+    Shared,
 }
 
 /// Changes a mount's attributes by file descriptor.
@@ -45,6 +47,7 @@ pub(crate) fn mount_setattr(
         Attribute::ReadOnly => (libc::MOUNT_ATTR_RDONLY, 0, 0),
         Attribute::Writable => (0, libc::MOUNT_ATTR_RDONLY, 0),
         Attribute::Private => (0, 0, libc::MS_PRIVATE),
+        Attribute::Shared => (0, 0, libc::MS_SHARED),
     };
     let attr = libc::mount_attr {
         attr_set,

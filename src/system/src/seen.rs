@@ -118,6 +118,8 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
             .iter()
             .any(|mount| mount.mount_point.is_below(&path))
     });
+    let parent = table.by_id(mount.parent_id);
+    let parent_peer_group = parent.and_then(|parent| parent.peer_group);
     let is_sysext = mount.fs_type == b"overlay"
         && mount.mount_source == b"sysext"
         && is_marked_by_sysext(root, usr).unwrap_or(false);
@@ -126,6 +128,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
         is_usr_itself: mount_of.is_its_root,
         is_sysext,
         has_submounts,
+        parent_peer_group,
     })
 }
 
