@@ -21,7 +21,7 @@ generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 
-.PHONY: all build static install install-init stage check check-quick boot boots try fmt requirements requirements-boot clean try-announcement
+.PHONY: all build static install install-init install-openrc stage check check-quick boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -49,10 +49,14 @@ install: static
 install-init: static
 	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(DESTDIR)/usr-policy-init
 
+# For a machine that OpenRC starts: its scripts are in /etc/init.d, whatever PREFIX is. A person adds it to the boot runlevel.
+install-openrc:
+	$(INSTALL) -Dm755 openrc/usr-policy $(DESTDIR)/etc/init.d/usr-policy
+
 # A fresh tree each time: nothing of an older build may stay in what the tests boot.
 stage: build
 	rm -rf $(STAGE)
-	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
+	$(MAKE) --no-print-directory install install-init DESTDIR=$(STAGE) PREFIX=/usr
 
 # What the tests need and a new machine may lack, by package name; nothing that is already there is fetched.
 requirements:

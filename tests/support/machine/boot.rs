@@ -11,6 +11,7 @@ use super::disk;
 use super::error::{At, Error, Result};
 use super::image::Made;
 use super::qemu::{Ended, Qemu};
+use super::uml;
 
 /// Room for everything that a guest brings back.
 const OUTPUT_SIZE: u64 = 64 << 20;
@@ -66,7 +67,7 @@ impl Boot<'_> {
         let (console, lines) = (self.console(), self.lines());
         disk::archive(input, &archive, &log)?;
         let machine = Qemu {
-            kernel: &self.made.kernel,
+            kernel: self.made.kernel.as_deref(),
             initramfs: &self.made.initramfs,
             root: &self.made.disk,
             input: &archive,
@@ -93,6 +94,9 @@ impl Boot<'_> {
             }
         }
         let took = began.elapsed();
+        for name in uml::WRITES {
+            cache::remove(&file(name))?;
+        }
         let mut unpack = Command::new("tar");
         unpack.arg("--extract").arg("--file").arg(&output);
         let unpacked = command::run(unpack.arg("-C").arg(&guest), &log);

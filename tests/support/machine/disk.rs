@@ -21,7 +21,7 @@ pub fn recipe() -> String {
 ///
 /// # Errors
 /// mke2fs fails.
-pub fn ext4(tree: &Path, image: &Path, log: &Path) -> Result<()> {
+pub fn ext4(tree: &Path, label: &str, image: &Path, log: &Path) -> Result<()> {
     let mut mke2fs = Command::new("mke2fs");
     // Debian has it where only root looks.
     mke2fs.env(
@@ -36,7 +36,7 @@ pub fn ext4(tree: &Path, image: &Path, log: &Path) -> Result<()> {
         "-E",
         "lazy_itable_init=1",
         "-L",
-        ROOT_LABEL,
+        label,
         "-d",
     ]);
     command::run(mke2fs.arg(tree).arg(image).arg(ROOT_SIZE), log)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::base;
+use super::base::{self, ROOT_LABEL};
 use super::cache::Cache;
 use super::disk;
 use super::error::Result;
@@ -39,9 +39,9 @@ pub struct Image {
 pub struct Made {
     /// The key of all of it.
     pub key: String,
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// The initramfs.
+    /// The kernel; `None` for user-mode-linux, which is one.
+    pub kernel: Option<PathBuf>,
+    /// The initramfs, or what [`Initramfs::None`] makes in its place.
     pub initramfs: PathBuf,
     /// The root disk.
     pub disk: PathBuf,
@@ -85,19 +85,22 @@ impl Image {
             let log = cache.log(INITRAMFS, &self.name)?;
             let tree = mounted(&system, &self.initramfs_tree, &[], stage, &log)?;
             self.initramfs.make(&system, tree, image, &log)?;
-            initramfs::append(image, &self.initramfs_extras, &log)
+            match self.initramfs {
+                Initramfs::None => Ok(()),
+                _ => initramfs::append(image, &self.initramfs_extras, &log),
+            }
         })?;
         let disk = cache.get(DISKS, &self.name, &disk_key, |image| {
             let log = cache.log(DISKS, &self.name)?;
-            disk::ext4(
-                mounted(&system, &self.root, &self.root_extras, stage, &log)?.root(),
-                image,
-                &log,
-            )
+            let mut tree = mounted(&system, &self.root, &self.root_extras, stage, &log)?;
+            if self.initramfs == Initramfs::None {
+                tree = tree.with_nothing_in("usr")?;
+            }
+            disk::ext4(tree.root(), ROOT_LABEL, image, &log)
         })?;
         Ok(Made {
             key: format!("{disk_key}-{initramfs_key}"),
-            kernel: system.kernel,
+            kernel: (self.initramfs != Initramfs::None).then_some(system.kernel),
             initramfs,
             disk,
         })

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::command;
+use super::disk;
 use super::error::{At, Result};
 use super::key::Key;
 use super::suite::System;
 use super::tree::{Extra, Tree, gather};
+use super::uml;
 
 /// Who makes the image. A new kind is a variant here and an arm in [`Initramfs::make`] and [`Initramfs::recipe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +29,13 @@ pub enum Initramfs {
         /// As in mkinitcpio.conf(5).
         hooks: &'static [&'static str],
     },
+    /// Nobody: [`super::uml`] starts the root by itself. In its place a disk is made for `/usr`, with the label of
+    /// [`USR_LABEL`]; the root's own is empty.
+    None,
 }
+
+/// Label of the file system that [`Initramfs::None`] makes.
+pub const USR_LABEL: &str = "usr";
 
 /// Modules of dracut that none of these machines needs; each costs seconds of an emulated boot.
 const DRACUT_OMIT: &str = "plymouth crypt dm dmraid lvm mdraid multipath nvdimm nvmf iscsi nfs cifs network \
@@ -83,6 +91,11 @@ impl Initramfs {
                 }
                 Ok(key)
             }
+            Self::None => Ok(Key::new()
+                .with("none")
+                .with(uml::recipe())
+                .with(disk::recipe())
+                .with(USR_LABEL)),
         }
     }
 
@@ -126,6 +139,7 @@ impl Initramfs {
                 command::run(&mut command, log)?;
                 take(&tree, image)
             }
+            Self::None => disk::ext4(&tree.root().join("usr"), USR_LABEL, image, log),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod qemu;
 pub mod repository;
 pub mod suite;
 pub mod tree;
+pub mod uml;
 
 pub use boot::Boot;
 pub use cache::Cache;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::base::ROOT_LABEL;
 use super::command::tail;
 use super::error::{At, Error, Result};
+use super::uml;
 
 /// Works on every machine that runs the tests. `-cpu max` panics at random in the emulator of QEMU 7.2 (cmpxchg16b),
 /// and is slower: it makes the C library choose AVX2 strings.
@@ -40,9 +41,9 @@ pub enum Ended {
 /// An emulated machine and its disks.
 #[derive(Debug, Clone, Copy)]
 pub struct Qemu<'a> {
-    /// The kernel.
-    pub kernel: &'a Path,
-    /// The initramfs.
+    /// The kernel; `None` for user-mode-linux, which is one.
+    pub kernel: Option<&'a Path>,
+    /// The initramfs; for user-mode-linux the disk of `/usr`.
     pub initramfs: &'a Path,
     /// The root disk. What the guest writes is forgotten, so that an image serves many boots.
     pub root: &'a Path,
@@ -79,9 +80,13 @@ impl Qemu<'_> {
     /// # Errors
     /// Those of [`Qemu::run`] and of the function.
     pub fn run_watched(&self, log: &Path, mut look: impl FnMut() -> Result<()>) -> Result<Ended> {
-        let mut child = self.command(log)?.spawn().map_err(|error| {
+        let (program, mut command) = match self.kernel {
+            Some(kernel) => ("qemu-system-x86_64", self.command(kernel, log)?),
+            None => (uml::PROGRAM, uml::command(self, MEMORY)?),
+        };
+        let mut child = command.spawn().map_err(|error| {
             Error::new(format!(
-                "qemu-system-x86_64: {error}; tests/requirements boot installs what is needed"
+                "{program}: {error}; tests/requirements boot installs what is needed"
             ))
         })?;
         let began = Instant::now();
@@ -98,10 +103,7 @@ impl Qemu<'_> {
                 if status.success() {
                     return Ok(Ended::ByItself);
                 }
-                return Err(Error::new(format!(
-                    "qemu-system-x86_64: {status}: {}",
-                    tail(log, 5)
-                )));
+                return Err(Error::new(format!("{program}: {status}: {}", tail(log, 5))));
             }
             if began.elapsed() > TIME_LIMIT {
                 child.kill().and_then(|()| child.wait()).at(log)?;
@@ -111,7 +113,7 @@ impl Qemu<'_> {
         }
     }
 
-    fn command(&self, log: &Path) -> Result<Command> {
+    fn command(&self, kernel: &Path, log: &Path) -> Result<Command> {
         let drive = |id: &str, file: &Path, how: &str| {
             // QEMU splits at commas; a doubled one is one.
             let file = file.display().to_string().replace(',', ",,");
@@ -159,7 +161,7 @@ impl Qemu<'_> {
                 format!("file:{}", self.lines.display()),
             ])
             .arg("-kernel")
-            .arg(self.kernel)
+            .arg(kernel)
             .arg("-initrd")
             .arg(self.initramfs)
             .args([

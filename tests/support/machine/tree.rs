@@ -266,6 +266,22 @@ impl Tree {
         Ok(self)
     }
 
+    /// Hides what is in one of its directories.
+    ///
+    /// # Errors
+    /// A mount fails.
+    pub fn with_nothing_in(mut self, name: &str) -> Result<Self> {
+        let there = self.root.join(name);
+        self.mount_at(
+            &there,
+            Some("tmpfs"),
+            "tmpfs",
+            MsFlags::empty(),
+            Some("mode=0755"),
+        )?;
+        Ok(self)
+    }
+
     fn mount_at(
         &mut self,
         at: &Path,
