@@ -6,7 +6,8 @@ CARGO ?= cargo
 INSTALL ?= install
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-RELEASE := $(TARGET_DIR)/$(shell rustc --print host-tuple)/release
+# Where `build` leaves the programs: root, who installs them, may have no Rust.
+BUILT := $(TARGET_DIR)/built
 # The tree that the tests boot, and the only thing of ours that they boot.
 STAGE := $(TARGET_DIR)/stage
 
@@ -27,15 +28,17 @@ all: build
 
 build:
 	$(CARGO) build --release --locked
+	ln -sfn "$$(rustc --print host-tuple)/release" $(BUILT)
 
 # Refuses a boot program that needs a loader: an initramfs may hold none, and a root without its /usr has none.
-static: build
-	@if readelf -lW $(RELEASE)/usr-policy-generator | grep -q INTERP; then \
-		echo "$(RELEASE)/usr-policy-generator: not a static program; build with RUSTFLAGS unset, or with -C target-feature=+crt-static in it" >&2; exit 1; fi
+static:
+	@test -x $(BUILT)/usr-policy-generator || { echo "$(BUILT)/usr-policy-generator: not built yet; run make" >&2; exit 1; }
+	@if readelf -lW $(BUILT)/usr-policy-generator | grep -q INTERP; then \
+		echo "$(BUILT)/usr-policy-generator: not a static program; build with RUSTFLAGS unset, or with -C target-feature=+crt-static in it" >&2; exit 1; fi
 
 install: static
-	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(libexecdir)/usr-policy-generator
-	$(INSTALL) -Dm755 $(RELEASE)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
+	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(libexecdir)/usr-policy-generator
+	$(INSTALL) -Dm755 $(BUILT)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
 	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
@@ -47,7 +50,7 @@ install: static
 # For a machine without an initramfs whose /usr is a partition of its own: init=/usr-policy-init on the kernel command line.
 # On the root file system whatever PREFIX is, and again after each upgrade.
 install-init: static
-	$(INSTALL) -Dm755 $(RELEASE)/usr-policy-generator $(DESTDIR)/usr-policy-init
+	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(DESTDIR)/usr-policy-init
 
 # For a machine that OpenRC starts: its scripts are in /etc/init.d, whatever PREFIX is. A person adds it to the boot runlevel.
 install-openrc:
