@@ -22,9 +22,10 @@ KERNEL=="ubdd", SYMLINK+="disk/by-id/virtio-output"
 
 const OFF: &str = "trixie-pre-init-without-the-word-usr-is-mounted-as-fstab-says";
 
-/// What cannot hold where /usr is a disk of its own, and mounted by us.
-const SPLIT_AND_SAID: [&str; 3] = [
+/// What cannot hold where /usr is a disk of its own, and mounted by us: systemd has a usr.mount for it, from fstab.
+const SPLIT_AND_SAID: [&str; 4] = [
     "nothing-is-mounted-at-a-path-of-the-policy",
+    "no-unit-of-ours-is-loaded",
     "no-record-has-our-name",
     "an-unmerge-gives-the-writable-usr-back",
 ];
