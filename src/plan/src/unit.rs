@@ -342,9 +342,10 @@ fn mount_unit_text(plan: &Plan, mount: &PlannedMount, unit: &str) -> Vec<u8> {
 fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
     const DROP_INS: &str = "systemd-remount-fs.service.d";
     let mut text = Text::new();
-    // Also where fstab has no /usr line now: it may have one when the service is restarted.
-    text.section("Service")
-        .set("ExecStartPost", &["-", BOOT_PROGRAM, " sync"].concat());
+    // Also where fstab has no /usr line now: it may have one when the service is restarted. Only /usr: at boot the
+    // database may be a mount that is still to come, and a lock on the directory below would keep it away.
+    let close_usr = ["-", BOOT_PROGRAM, " apply --root / --stage host"].concat();
+    text.section("Service").set("ExecStartPost", &close_usr);
     tree.file(Directory::Normal, [DROP_INS, "/", DROP_IN].concat(), text.0);
 
     let Some(fstab) = &plan.fstab_without_usr else {
