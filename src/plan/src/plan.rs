@@ -381,6 +381,12 @@ impl fmt::Display for Why {
 /// File systems that no mount option makes writable.
 const READ_ONLY_BY_NATURE: [&str; 4] = ["erofs", "squashfs", "cramfs", "iso9660"];
 
+/// The type of a mount's file system, where nothing makes it writable.
+pub(crate) fn read_only_by_nature(mount: &MountInfo) -> Option<&'static str> {
+    let mut names = READ_ONLY_BY_NATURE.into_iter();
+    names.find(|name| mount.fs_type == name.as_bytes())
+}
+
 impl Plan {
     /// Decides what a stage does with `/usr`.
     #[must_use]
@@ -421,10 +427,7 @@ impl Plan {
         if usr.is_sysext {
             return Step::Leave(Why::Merged);
         }
-        if READ_ONLY_BY_NATURE
-            .iter()
-            .any(|name| usr.mount.fs_type == name.as_bytes())
-        {
+        if read_only_by_nature(&usr.mount).is_some() {
             return Step::Leave(Why::ReadOnlyByNature);
         }
         // A read-only superblock alone is not enough: systemd-remount-fs may open it later.

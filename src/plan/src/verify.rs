@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
-use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage};
+use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
 use crate::policy::{Mode, Role, Tmpfs, Treatment};
 use crate::pre_init::PRE_INIT;
 use crate::unit::BOOT_PROGRAM;
@@ -547,9 +547,11 @@ impl<'a> Judge<'a> {
                 "",
             );
         } else {
-            let by = match layer {
-                Layer::Mount => "by a mount that is not usr-policy's",
-                Layer::FileSystem => "by its file system",
+            let stack = self.observed.mounts.stack_at(path);
+            let by = match (stack.into_iter().find_map(read_only_by_nature), layer) {
+                (Some(fs_type), _) => format!("by its file system, {fs_type}"),
+                (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
+                (None, Layer::FileSystem) => "by its file system".into(),
             };
             self.find(Verdict::Holds, path, format!("read-only {by}{merged}"), "");
         }
