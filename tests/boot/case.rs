@@ -1,6 +1,8 @@
 //! A boot that is a test: an image, words, steps and a judge.
 
-use usr_policy_tests::machine::{Contents, Extra, Image, Initramfs, Product, Result, Suite};
+use usr_policy_tests::machine::{
+    Contents, Extra, Image, Initramfs, Layout, Product, Result, Suite,
+};
 
 use crate::guest;
 use crate::observed::Observed;
@@ -83,6 +85,7 @@ pub fn half_dracut(
         suite,
         root: root.clone(),
         root_extras: guest::root()?,
+        layout: Layout::whole(),
         initramfs: Initramfs::Dracut,
         initramfs_tree: initramfs_tree.clone(),
         initramfs_extras: guest::initrd()?,

@@ -103,7 +103,7 @@ fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     );
     report.promise(
         "usr-is-one-mount-with-a-peer-group-of-its-own",
-        one_mount_of_its_own(seen, mounted),
+        own_peer_group(seen, mounted),
     );
     report.promise(
         "usr-and-usr-local-refuse-writes",
@@ -140,9 +140,7 @@ fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     report
 }
 
-/// What `strict` promises of /usr on any system that boots, whatever else is odd about it.
-pub fn strict_usr_alone(seen: &Observed) -> Report {
-    let mut report = Report::default();
+fn usr_alone(report: &mut Report, seen: &Observed) {
     for (moment, promise) in MOMENTS {
         report.promise(promise, usr_is_read_only(seen, moment));
     }
@@ -150,6 +148,32 @@ pub fn strict_usr_alone(seen: &Observed) -> Report {
         "usr-is-never-writable-in-the-watch",
         never_writable(seen, "/usr"),
     );
+}
+
+/// What `strict` promises of /usr on any system that boots, whatever else is odd about it.
+pub fn strict_usr_alone(seen: &Observed) -> Report {
+    let mut report = Report::default();
+    usr_alone(&mut report, seen);
+    health(&mut report, seen);
+    report
+}
+
+/// What strict promises about `/usr` alone, where there may be no database and no /etc. The case takes the steps
+/// [`crate::steps::MERGE_BY_HAND`].
+pub fn strict_about_usr(seen: &Observed, twin: &Observed) -> Report {
+    let mut report = Report::default();
+    usr_alone(&mut report, seen);
+    report.promise(
+        "usr-and-usr-local-refuse-writes",
+        answers(seen, &["/usr", "/usr/local"], "EROFS"),
+    );
+    report.promise("a-merge-shows-the-extension-once", merged_once(seen));
+    report.promise(
+        "an-unmerge-gives-the-read-only-usr-back",
+        unmerged(seen, &TWICE, "EROFS", 1),
+    );
+    report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
+    report.promise("no-new-error-is-logged", no_new_error(seen, twin));
     health(&mut report, seen);
     report
 }
@@ -157,15 +181,20 @@ pub fn strict_usr_alone(seen: &Observed) -> Report {
 /// Everything that a system promises where the policy is off, with the product or without it. The case takes the steps
 /// [`crate::steps::PACMAN`] and [`crate::steps::MERGE_BY_HAND`].
 pub fn off(seen: &Observed) -> Report {
-    off_at(seen, &MOMENTS.map(|(moment, _)| moment))
+    off_at(seen, &MOMENTS.map(|(moment, _)| moment), &[])
 }
 
 /// The same of a system without an initramfs.
 pub fn off_without_initramfs(seen: &Observed) -> Report {
-    off_at(seen, &["generator", "early", "local-fs", "late"])
+    off_at(seen, &["generator", "early", "local-fs", "late"], &[])
 }
 
-fn off_at(seen: &Observed, moments: &[&str]) -> Report {
+/// The same of a system whose own fstab or command line mounts something, writable, at these paths of the policy.
+pub fn off_with_mounts(seen: &Observed, mounted: &[&str]) -> Report {
+    off_at(seen, &MOMENTS.map(|(moment, _)| moment), mounted)
+}
+
+fn off_at(seen: &Observed, moments: &[&str], mounted: &[&str]) -> Report {
     let mut report = Report::default();
     report.promise(
         "usr-is-writable-at-every-moment",
@@ -186,20 +215,27 @@ fn off_at(seen: &Observed, moments: &[&str]) -> Report {
     the_rest_stays_writable(&mut report, seen);
     report.promise(
         "nothing-is-mounted-at-a-path-of-the-policy",
-        nothing_mounted(seen),
+        nothing_mounted(seen, mounted),
     );
-    report.promise("no-unit-of-ours-is-loaded", no_unit(seen));
+    report.promise("no-unit-of-ours-is-loaded", no_unit(seen, mounted));
     report.promise("no-record-has-our-name", no_record(seen));
     report.promise("pacman-installs-and-removes", pacman_works(seen));
     report.promise("pacman-still-answers", pacman_answers(seen));
     report.promise("a-merge-shows-the-extension-once", merged_once(seen));
     report.promise(
         "an-unmerge-gives-the-writable-usr-back",
-        unmerged(seen, &TWICE, "OK", 0),
+        unmerged(seen, &TWICE, "OK", usize::from(mounted.contains(&"/usr"))),
     );
     if seen.said("verify").is_ok() {
         report.promise("verify-has-nothing-to-say", verify_ends(seen, 0));
     }
+    health(&mut report, seen);
+    report
+}
+
+/// What every system promises that boots at all, whatever is writable there: a baseline for others.
+pub fn healthy(seen: &Observed) -> Report {
+    let mut report = Report::default();
     health(&mut report, seen);
     report
 }
@@ -216,6 +252,36 @@ pub fn strict_merged_at_boot(seen: &Observed, twin: &Observed) -> Report {
         "the-merged-usr-is-there-once-and-refuses-writes",
         merged_at(seen, "late"),
     );
+    report.promise(
+        "the-database-is-one-read-only-mount",
+        database_is_read_only(seen),
+    );
+    report.promise(
+        "an-unmerge-gives-the-read-only-usr-back",
+        unmerged(seen, &TWICE[..1], "EROFS", 1),
+    );
+    report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
+    report.promise("no-new-error-is-logged", no_new_error(seen, twin));
+    health(&mut report, seen);
+    report
+}
+
+/// What `strict` promises of a system whose initramfs has merged an extension already.
+pub fn strict_merged_in_the_initramfs(seen: &Observed, twin: &Observed) -> Report {
+    let mut report = Report::default();
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
+    for (moment, promise) in [
+        (
+            "generator",
+            "the-merged-usr-is-there-once-for-the-first-generator",
+        ),
+        ("late", "the-merged-usr-is-there-once-and-refuses-writes"),
+    ] {
+        report.promise(promise, merged_at(seen, moment));
+    }
     report.promise(
         "the-database-is-one-read-only-mount",
         database_is_read_only(seen),
@@ -288,7 +354,11 @@ fn usr_is_read_only(seen: &Observed, moment: &str) -> Result<(), String> {
         _ => "/usr",
     };
     let mount = then.mounts.only(point)?;
-    must(mount.has("ro"), || format!("{point} is {}", show(mount)))
+    // A read-only file system that could be written may be opened later; one that could not needs no flag.
+    let is_by_nature = ["erofs", "squashfs"].contains(&mount.fs_type.as_str());
+    must(mount.has("ro") || is_by_nature, || {
+        format!("{point} is {}", show(mount))
+    })
 }
 
 fn usr_is_writable(seen: &Observed, moments: &[&str]) -> Result<(), String> {
@@ -351,7 +421,8 @@ fn watch_is_whole(seen: &Observed) -> Result<(), String> {
     })
 }
 
-fn one_mount_of_its_own(seen: &Observed, moments: &[&str]) -> Result<(), String> {
+/// At these moments `/usr` is one mount, shared, and not in the peer group of the root.
+pub fn own_peer_group(seen: &Observed, moments: &[&str]) -> Result<(), String> {
     // In the initramfs / is another root.
     for moment in moments.iter().filter(|moment| **moment != "initrd") {
         let mounts = &seen.moment(moment)?.mounts;
@@ -368,7 +439,8 @@ fn one_mount_of_its_own(seen: &Observed, moments: &[&str]) -> Result<(), String>
     Ok(())
 }
 
-fn answers(seen: &Observed, dirs: &[&str], wanted: &str) -> Result<(), String> {
+/// Writes in these directories were answered so.
+pub fn answers(seen: &Observed, dirs: &[&str], wanted: &str) -> Result<(), String> {
     for dir in dirs {
         let answer = seen.write(dir)?;
         must(answer == wanted, || format!("a write to {dir}: {answer}"))?;
@@ -692,11 +764,13 @@ pub fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
     must(errors.is_empty(), || errors.join("\n"))
 }
 
-fn nothing_mounted(seen: &Observed) -> Result<(), String> {
+fn nothing_mounted(seen: &Observed, layout: &[&str]) -> Result<(), String> {
     for moment in ["generator", "early", "local-fs", "late"] {
         let mounts = &seen.moment(moment)?.mounts;
         for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE] {
-            must(mounts.at(path).is_empty(), || {
+            // Not all of the layout is mounted from the start.
+            let expected = usize::from(layout.contains(&path));
+            must(mounts.at(path).len() <= expected, || {
                 format!("{moment}: {:?}", mounts.at(path))
             })?;
         }
@@ -705,7 +779,7 @@ fn nothing_mounted(seen: &Observed) -> Result<(), String> {
 }
 
 /// No unit of ours is loaded, no other unit has a drop-in of ours, and generators wrote none.
-fn no_unit(seen: &Observed) -> Result<(), String> {
+fn no_unit(seen: &Observed, layout: &[&str]) -> Result<(), String> {
     let units = &seen.said("units")?.stdout;
     must(units.trim().is_empty(), || format!("loaded: {units}"))?;
     let generated = seen.said("generated")?;
@@ -713,16 +787,17 @@ fn no_unit(seen: &Observed) -> Result<(), String> {
         format!("generators' directories: {}", generated.stderr)
     })?;
     let ours = [
-        "usr-policy",
-        "usr.mount",
-        "var-lib-pacman",
-        "var-tmp",
-        "var-cache-pacman",
+        ("usr-policy", ""),
+        ("usr.mount", "/usr"),
+        ("var-lib-pacman", DATABASE),
+        ("var-tmp", TRANSIENT),
+        ("var-cache-pacman", PACKAGE_CACHE),
     ];
-    let mut lines = generated
-        .stdout
-        .lines()
-        .filter(|line| ours.iter().any(|name| line.contains(name)));
+    let ours = ours.map(|(name, path)| (name, layout.contains(&path)));
+    let mut lines = generated.stdout.lines().filter(|line| {
+        ours.iter()
+            .any(|(name, is_theirs)| !is_theirs && line.contains(name))
+    });
     must(lines.next().is_none(), || {
         format!("generated: {}", generated.stdout)
     })?;

@@ -8,6 +8,7 @@ mod checks;
 mod guest;
 mod halves;
 mod journal;
+mod layouts;
 mod mkinitcpio;
 mod mounts;
 mod observed;
@@ -49,6 +50,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(oddities::cases()?);
     cases.extend(preinit::cases()?);
     cases.extend(mkinitcpio::cases()?);
+    cases.extend(layouts::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {
         let trials = cases

@@ -4,7 +4,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use usr_policy_tests::machine::{Image, Initramfs, Result, Suite};
+use usr_policy_tests::machine::{Image, Initramfs, Layout, Result, Suite};
 
 use crate::case::{Case, installed};
 use crate::cases::off_and_strict;
@@ -91,6 +91,7 @@ fn busybox(name: &str, initramfs: Initramfs) -> Result<Image> {
         suite: Suite::Trixie,
         root: installed(&[]),
         root_extras: guest::root()?,
+        layout: Layout::whole(),
         initramfs,
         initramfs_tree,
         initramfs_extras: guest::busybox_initrd()?,

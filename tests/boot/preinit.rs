@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use usr_policy_tests::machine::{At, Extra, Image, Initramfs, Result, Suite, uml};
+use usr_policy_tests::machine::{At, Extra, Format, Image, Initramfs, Layout, Result, Suite, uml};
 
 use crate::case::{Case, installed, with};
 use crate::checks;
 use crate::guest;
+use crate::layouts::USR;
 use crate::steps::{MERGE_BY_HAND, PACMAN};
 use crate::words::{said_in_the_log, verify_says};
 
@@ -46,6 +47,7 @@ pub fn cases() -> Result<Vec<Case>> {
         suite: Suite::Trixie,
         root: contents.clone(),
         root_extras: guest::root()?,
+        layout: Layout::of(Format::Ext4, [USR]),
         initramfs: Initramfs::None,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use usr_policy_tests::machine::cache::Event;
 use usr_policy_tests::machine::{
-    Boot, Cache, Contents, Extra, Image, Initramfs, Made, Product, Result, Suite, namespace, tree,
+    Boot, Cache, Contents, Extra, Image, Initramfs, Layout, Made, Product, Result, Suite,
+    namespace, tree,
 };
 use usr_policy_tests::product::STAGE;
 
@@ -152,6 +153,7 @@ fn machine(cache: &Cache) -> Result<Made> {
         name: "try".to_owned(),
         suite: SUITE,
         root: contents.clone(),
+        layout: Layout::whole(),
         initramfs: Initramfs::Dracut,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),
@@ -164,7 +166,7 @@ fn machine(cache: &Cache) -> Result<Made> {
     };
     let stage = env::var_os(STAGE).map(PathBuf::from);
     let made = image.make(cache, stage.as_deref())?;
-    for thing in [&made.disk, &made.initramfs] {
+    for thing in std::iter::once(&made.disks).chain(&made.initramfs) {
         Cache::forget_older_than(thing)?;
     }
     Ok(made)

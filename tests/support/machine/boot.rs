@@ -68,8 +68,9 @@ impl Boot<'_> {
         disk::archive(input, &archive, &log)?;
         let machine = Qemu {
             kernel: self.made.kernel.as_deref(),
-            initramfs: &self.made.initramfs,
-            root: &self.made.disk,
+            initramfs: self.made.initramfs.as_deref(),
+            disks: &self.made.disks,
+            names: &self.made.names,
             input: &archive,
             output: &output,
             words: self.words,
@@ -91,8 +92,8 @@ impl Boot<'_> {
             }
         }
         let took = began.elapsed();
-        for name in uml::WRITES {
-            cache::remove(&file(name))?;
+        for name in &self.made.names {
+            cache::remove(&file(&uml::writes(name)))?;
         }
         let mut unpack = Command::new("tar");
         unpack.arg("--extract").arg("--file").arg(&output);

@@ -4,17 +4,16 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use super::base::ROOT_LABEL;
 use super::command;
 use super::error::{At, Result};
 
-/// Size of a root file system: the largest suite fills half. The file is sparse.
-const ROOT_SIZE: &str = "1G";
+/// Size of a file system: the largest suite fills half. The file is sparse.
+pub const SIZE: u64 = 1 << 30;
 
-/// Everything that decides how a root disk is made, for its key.
+/// Everything that decides how a disk is made, for its key.
 #[must_use]
 pub fn recipe() -> String {
-    format!("ext4 {ROOT_LABEL} {ROOT_SIZE}")
+    format!("ext4 {SIZE}")
 }
 
 /// Makes an ext4 file system that holds a tree.
@@ -39,7 +38,8 @@ pub fn ext4(tree: &Path, label: &str, image: &Path, log: &Path) -> Result<()> {
         label,
         "-d",
     ]);
-    command::run(mke2fs.arg(tree).arg(image).arg(ROOT_SIZE), log)
+    mke2fs.arg(tree).arg(image).arg(format!("{}k", SIZE >> 10));
+    command::run(&mut mke2fs, log)
 }
 
 /// Makes a disk of zeros.

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::base::{self, ROOT_LABEL};
+use super::base;
 use super::cache::Cache;
-use super::disk;
 use super::error::Result;
 use super::initramfs::{self, Initramfs};
 use super::key::Key;
+use super::layout::Layout;
 use super::suite::{Suite, System};
 use super::tree::{Contents, Extra, Product, Tree};
 
@@ -24,6 +24,8 @@ pub struct Image {
     pub suite: Suite,
     /// What the root file system has beside the suite.
     pub root: Contents,
+    /// Where the tree lies.
+    pub layout: Layout,
     /// Who makes the initramfs.
     pub initramfs: Initramfs,
     /// What the tree in which the initramfs is made has beside the suite: an image may be older than the system.
@@ -41,10 +43,12 @@ pub struct Made {
     pub key: String,
     /// The kernel; `None` for user-mode-linux, which is one.
     pub kernel: Option<PathBuf>,
-    /// The initramfs, or what [`Initramfs::None`] makes in its place.
-    pub initramfs: PathBuf,
-    /// The root disk.
-    pub disk: PathBuf,
+    /// The initramfs, where there is one.
+    pub initramfs: Option<PathBuf>,
+    /// The directory of the disks, which are named like their labels.
+    pub disks: PathBuf,
+    /// Their names, the root's first.
+    pub names: Vec<&'static str>,
 }
 
 impl Image {
@@ -60,7 +64,7 @@ impl Image {
                 .chain(extras)
                 .fold(key, |key, extra| extra.add_to(key)))
         };
-        let disk = of(&self.root, &self.root_extras)?.with(disk::recipe());
+        let disk = of(&self.root, &self.root_extras)?.with(self.layout.recipe());
         let initramfs =
             of(&self.initramfs_tree, &self.initramfs_extras)?.with(self.initramfs.recipe()?.text());
         Ok((disk.text(), initramfs.text()))
@@ -81,28 +85,26 @@ impl Image {
     pub fn make(&self, cache: &Cache, stage: Option<&Path>) -> Result<Made> {
         let system = self.suite.system(cache)?;
         let (disk_key, initramfs_key) = self.keys(stage)?;
-        let initramfs = cache.get(INITRAMFS, &self.name, &initramfs_key, |image| {
-            let log = cache.log(INITRAMFS, &self.name)?;
-            let tree = mounted(&system, &self.initramfs_tree, &[], stage, &log)?;
-            self.initramfs.make(&system, tree, image, &log)?;
-            match self.initramfs {
-                Initramfs::None => Ok(()),
-                _ => initramfs::append(image, &self.initramfs_extras, &log),
-            }
-        })?;
-        let disk = cache.get(DISKS, &self.name, &disk_key, |image| {
+        let initramfs = match self.initramfs {
+            Initramfs::None => None,
+            _ => Some(cache.get(INITRAMFS, &self.name, &initramfs_key, |image| {
+                let log = cache.log(INITRAMFS, &self.name)?;
+                let tree = mounted(&system, &self.initramfs_tree, &[], stage, &log)?;
+                self.initramfs.make(&system, tree, image, &log)?;
+                initramfs::append(image, &self.initramfs_extras, &log)
+            })?),
+        };
+        let disks = cache.get(DISKS, &self.name, &disk_key, |dir| {
             let log = cache.log(DISKS, &self.name)?;
             let mut tree = mounted(&system, &self.root, &self.root_extras, stage, &log)?;
-            if self.initramfs == Initramfs::None {
-                tree = tree.with_nothing_in("usr")?;
-            }
-            disk::ext4(tree.root(), ROOT_LABEL, image, &log)
+            self.layout.make(&mut tree, dir, cache, &log)
         })?;
         Ok(Made {
             key: format!("{disk_key}-{initramfs_key}"),
             kernel: (self.initramfs != Initramfs::None).then_some(system.kernel),
             initramfs,
-            disk,
+            disks,
+            names: self.layout.disks().collect(),
         })
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::command;
-use super::disk;
 use super::error::{At, Result};
 use super::key::Key;
 use super::suite::System;
@@ -19,6 +18,13 @@ use super::uml;
 pub enum Initramfs {
     /// The suite's own dracut, with systemd.
     Dracut,
+    /// The same with other modules.
+    DracutWith {
+        /// Modules that are there although nothing asks for them.
+        add: &'static str,
+        /// Modules that are left out besides those that no machine needs.
+        omit: &'static str,
+    },
     /// Busybox and these hooks of mkinitcpio, found in the tree where mkinitcpio looks for them; what makes the image
     /// and what runs it at boot is our own (`tests/support/mkinitcpio`), and Debian's static busybox.
     Busybox(&'static [&'static str]),
@@ -29,13 +35,9 @@ pub enum Initramfs {
         /// As in mkinitcpio.conf(5).
         hooks: &'static [&'static str],
     },
-    /// Nobody: [`super::uml`] starts the root by itself. In its place a disk is made for `/usr`, with the label of
-    /// [`USR_LABEL`]; the root's own is empty.
+    /// Nobody: [`super::uml`] starts the root by itself.
     None,
 }
-
-/// Label of the file system that [`Initramfs::None`] makes.
-pub const USR_LABEL: &str = "usr";
 
 /// Modules of dracut that none of these machines needs; each costs seconds of an emulated boot.
 const DRACUT_OMIT: &str = "plymouth crypt dm dmraid lvm mdraid multipath nvdimm nvmf iscsi nfs cifs network \
@@ -73,6 +75,9 @@ impl Initramfs {
                 .with(DRACUT_OMIT)
                 .with(DRACUT_DRIVERS)
                 .with(DRACUT_OPTIONS.join(" "))),
+            Self::DracutWith { add, omit } => {
+                Self::Dracut.recipe().map(|key| key.with(add).with(omit))
+            }
             Self::Busybox(hooks) => Key::new()
                 .with("busybox")
                 .with(hooks.join(" "))
@@ -91,11 +96,7 @@ impl Initramfs {
                 }
                 Ok(key)
             }
-            Self::None => Ok(Key::new()
-                .with("none")
-                .with(uml::recipe())
-                .with(disk::recipe())
-                .with(USR_LABEL)),
+            Self::None => Ok(Key::new().with("none").with(uml::recipe())),
         }
     }
 
@@ -105,14 +106,19 @@ impl Initramfs {
     /// The tree cannot be prepared, or the program fails.
     pub fn make(&self, system: &System, tree: Tree, image: &Path, log: &Path) -> Result<()> {
         match self {
-            Self::Dracut => {
+            Self::Dracut | Self::DracutWith { .. } => {
+                let (add, omit) = match self {
+                    Self::DracutWith { add, omit } => (*add, *omit),
+                    _ => ("", ""),
+                };
                 let tree = tree.with_api_mounts()?;
                 let mut command = Command::new("chroot");
                 command
                     .arg(tree.root())
                     .arg("dracut")
                     .args(DRACUT_OPTIONS)
-                    .args(["--omit", DRACUT_OMIT, "--drivers", DRACUT_DRIVERS])
+                    .args(["--omit", &format!("{DRACUT_OMIT} {omit}")])
+                    .args(["--add", add, "--drivers", DRACUT_DRIVERS])
                     .args(["--kver", &system.kernel_version, IMAGE]);
                 command::run(&mut command, log)?;
                 take(&tree, image)
@@ -139,7 +145,7 @@ impl Initramfs {
                 command::run(&mut command, log)?;
                 take(&tree, image)
             }
-            Self::None => disk::ext4(&tree.root().join("usr"), USR_LABEL, image, log),
+            Self::None => Ok(()),
         }
     }
 }

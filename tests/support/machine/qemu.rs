@@ -17,7 +17,7 @@ const PROCESSOR: &str = "qemu64,-cx16,-svm";
 
 /// What the tests' own boots have on the kernel command line: a console, no waiting for a person, and nothing that
 /// costs an emulated machine time without changing what is tested.
-const WORDS: &str = "rw console=ttyS0 loglevel=4 systemd.show_status=yes systemd.log_color=no rd.shell=0 \
+const WORDS: &str = "console=ttyS0 loglevel=4 systemd.show_status=yes systemd.log_color=no rd.shell=0 \
     rd.emergency=poweroff panic=-1 mitigations=off init_on_alloc=0 apparmor=0 audit=0 nokaslr 8250.nr_uarts=2";
 
 /// How long a guest may take. The slowest suite needs a third.
@@ -43,10 +43,13 @@ pub enum Ended {
 pub struct Qemu<'a> {
     /// The kernel; `None` for user-mode-linux, which is one.
     pub kernel: Option<&'a Path>,
-    /// The initramfs; for user-mode-linux the disk of `/usr`.
-    pub initramfs: &'a Path,
-    /// The root disk. What the guest writes is forgotten, so that an image serves many boots.
-    pub root: &'a Path,
+    /// The initramfs, where there is one.
+    pub initramfs: Option<&'a Path>,
+    /// The directory of its disks: `/dev/disk/by-id/virtio-NAME`, the root's first. What the guest writes is forgotten, so that an image
+    /// serves many boots.
+    pub disks: &'a Path,
+    /// The names of the disks in that directory.
+    pub names: &'a [&'static str],
     /// A disk that can only be read: `/dev/disk/by-id/virtio-input`.
     pub input: &'a Path,
     /// A disk whose writes are kept: `/dev/disk/by-id/virtio-output`.
@@ -57,6 +60,15 @@ pub struct Qemu<'a> {
     pub console: &'a Path,
     /// What it writes to the second.
     pub lines: &'a Path,
+}
+
+/// How the root is mounted: `rw`, unless the words say otherwise. Not every program takes the last of two.
+fn access(words: &str) -> &'static str {
+    if words.split(' ').any(|word| word == "ro") {
+        ""
+    } else {
+        "rw"
+    }
 }
 
 impl Qemu<'_> {
@@ -149,7 +161,11 @@ impl Qemu<'_> {
                 "-no-reboot",
             ])
             .args(["-device", "virtio-rng-pci"])
-            .args(drive("root", self.root, "snapshot=on"))
+            .args(
+                self.names
+                    .iter()
+                    .flat_map(|name| drive(name, &self.disks.join(name), "snapshot=on")),
+            )
             .args(drive("input", self.input, "readonly=on"))
             .args(drive("output", self.output, "snapshot=off"))
             .args([
@@ -162,11 +178,18 @@ impl Qemu<'_> {
             ])
             .arg("-kernel")
             .arg(kernel)
-            .arg("-initrd")
-            .arg(self.initramfs)
+            .args(
+                self.initramfs
+                    .iter()
+                    .flat_map(|file| [Path::new("-initrd"), *file]),
+            )
             .args([
                 "-append".to_owned(),
-                format!("root=LABEL={ROOT_LABEL} {WORDS} {}", self.words),
+                format!(
+                    "root=LABEL={ROOT_LABEL} {} {WORDS} {}",
+                    access(self.words),
+                    self.words
+                ),
             ])
             .stdin(Stdio::null())
             .stdout(file.try_clone().at(log)?)

@@ -266,20 +266,39 @@ impl Tree {
         Ok(self)
     }
 
-    /// Hides what is in one of its directories.
+    /// Puts an empty directory over one of the tree, so that a disk made of it has nothing there.
     ///
     /// # Errors
     /// A mount fails.
-    pub fn with_nothing_in(mut self, name: &str) -> Result<Self> {
-        let there = self.root.join(name);
+    pub fn hide(&mut self, path: &str) -> Result<()> {
+        let there = self.root.join(path.trim_start_matches('/'));
         self.mount_at(
             &there,
             Some("tmpfs"),
             "tmpfs",
             MsFlags::empty(),
             Some("mode=0755"),
-        )?;
-        Ok(self)
+        )
+    }
+
+    /// Shows something else of this machine at a path of the tree: a directory, which is made, or a file that is there.
+    ///
+    /// # Errors
+    /// A mount fails.
+    pub fn bind(&mut self, from: &Path, there: &Path) -> Result<()> {
+        if from.is_dir() {
+            fs::create_dir_all(there).at(there)?;
+        }
+        mount(
+            Some(from),
+            there,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .at(there)?;
+        self.mounted.push(there.to_owned());
+        Ok(())
     }
 
     fn mount_at(

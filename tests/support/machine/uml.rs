@@ -22,14 +22,17 @@ pub fn recipe() -> String {
     format!("{PROGRAM} {WORDS}")
 }
 
-/// What is written to a disk goes there instead, and is forgotten after the boot.
-pub const WRITES: [&str; 2] = ["root.cow", "usr.cow"];
+/// What is written to a disk of this name goes there instead, and is forgotten after the boot.
+#[must_use]
+pub fn writes(name: &str) -> String {
+    format!("{name}.cow")
+}
 
-/// The command that runs a machine: the first disk is its root, the second its `/usr`, which stands in the place of the
-/// initramfs; the others are input and output.
+/// The command that runs a machine: its first two disks are the root and one other, the next are input and output.
 pub(super) fn command(machine: &Qemu<'_>, memory: u32) -> Result<Command> {
-    let disk = |number: usize, file: &Path| {
-        let writes = machine.output.with_file_name(WRITES[number]);
+    let disk = |(number, name): (usize, &&str)| {
+        let writes = machine.output.with_file_name(writes(name));
+        let file = machine.disks.join(name);
         format!("ubd{number}={},{}", writes.display(), file.display())
     };
     let create = |file: &Path| File::create(file).at(file);
@@ -37,7 +40,7 @@ pub(super) fn command(machine: &Qemu<'_>, memory: u32) -> Result<Command> {
     command
         .args(["--pdeathsig", "KILL", PROGRAM])
         .arg(format!("mem={memory}M"))
-        .args([disk(0, machine.root), disk(1, machine.initramfs)])
+        .args(machine.names.iter().take(2).enumerate().map(disk))
         .arg(format!("ubd2r={}", machine.input.display()))
         .arg(format!("ubd3={}", machine.output.display()))
         .args(["con=null", "ssl=null", "ssl0=null,fd:1", "ssl1=null,fd:2"])
