@@ -39,13 +39,24 @@ const UNITS: [(&str, &str, &str); 4] = [
 const INITRD_UNIT: &str = "witness-initrd.service";
 
 /// The witness as a program: built for the guest too, since it is static.
-fn witness() -> Result<Extra> {
+fn witness(path: &str) -> Result<Extra> {
     let built = Path::new(env!("CARGO_BIN_EXE_witness"));
     let dir = tempfile::tempdir().at(Path::new("a temporary directory"))?;
     let small = dir.path().join("witness");
     // Debugging information is five times the program, and an emulated machine unpacks it at every boot.
     command::output(Command::new("strip").arg("-o").arg(&small).arg(built))?;
-    Ok(Extra::program(WITNESS, fs::read(&small).at(&small)?))
+    Ok(Extra::program(path, fs::read(&small).at(&small)?))
+}
+
+/// As [`Extra::unit`], in a directory of one's own choice.
+fn unit_in(dir: &str, wanted_by: &str, name: &str, text: &str) -> [Extra; 2] {
+    [
+        Extra::file(&format!("{dir}/{name}"), text),
+        Extra::link(
+            &format!("{dir}/{wanted_by}.wants/{name}"),
+            &format!("../{name}"),
+        ),
+    ]
 }
 
 /// What the root file system of every case has.
@@ -54,7 +65,7 @@ fn witness() -> Result<Extra> {
 /// The witness cannot be prepared.
 pub fn root() -> Result<Vec<Extra>> {
     let mut extras = vec![
-        witness()?,
+        witness(WITNESS)?,
         // 00: it shall be the first of the generators, which run in the order of their names.
         Extra::link("/etc/systemd/system-generators/00-witness", WITNESS),
     ];
@@ -67,12 +78,29 @@ pub fn root() -> Result<Vec<Extra>> {
     Ok(extras)
 }
 
+/// The same for a machine that keeps nothing of its root but /usr.
+///
+/// # Errors
+/// The witness cannot be prepared.
+pub fn root_in_usr() -> Result<Vec<Extra>> {
+    let path = "/usr/lib/witness/witness";
+    let mut extras = vec![
+        witness(path)?,
+        Extra::link("/usr/lib/systemd/system-generators/00-witness", path),
+    ];
+    for (target, name, text) in UNITS.iter().filter(|unit| unit.1 != INITRD_UNIT) {
+        let text = text.replace(WITNESS, path);
+        extras.extend(unit_in("/usr/lib/systemd/system", target, name, &text));
+    }
+    Ok(extras)
+}
+
 /// What an initramfs with systemd has.
 ///
 /// # Errors
 /// The witness cannot be prepared.
 pub fn initrd() -> Result<Vec<Extra>> {
-    let mut extras = vec![witness()?];
+    let mut extras = vec![witness(WITNESS)?];
     extras.extend(
         UNITS
             .iter()
@@ -87,7 +115,7 @@ pub fn initrd() -> Result<Vec<Extra>> {
 /// # Errors
 /// The witness cannot be prepared.
 pub fn busybox_initrd() -> Result<Vec<Extra>> {
-    Ok(vec![witness()?])
+    Ok(vec![witness(WITNESS)?])
 }
 
 /// The witness as a hook of mkinitcpio, for the tree in which a busybox initramfs is made. Cleanup hooks run in reverse

@@ -14,7 +14,10 @@ mod mounts;
 mod observed;
 mod oddities;
 mod preinit;
+mod starts;
 mod steps;
+mod suites;
+mod volatile;
 mod watch;
 mod words;
 
@@ -51,6 +54,9 @@ fn run() -> Result<Conclusion> {
     cases.extend(preinit::cases()?);
     cases.extend(mkinitcpio::cases()?);
     cases.extend(layouts::cases()?);
+    cases.extend(starts::cases()?);
+    cases.extend(volatile::cases()?);
+    cases.extend(suites::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {
         let trials = cases
