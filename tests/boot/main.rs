@@ -17,6 +17,7 @@ mod preinit;
 mod starts;
 mod steps;
 mod suites;
+mod undoers;
 mod volatile;
 mod watch;
 mod words;
@@ -57,6 +58,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(starts::cases()?);
     cases.extend(volatile::cases()?);
     cases.extend(suites::cases()?);
+    cases.extend(undoers::cases()?);
     let cases = Arc::new(cases);
     if arguments.list {
         let trials = cases

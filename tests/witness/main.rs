@@ -56,12 +56,14 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Notes the moment of the first program of the real root, once: generators run again at every daemon-reload.
+/// Notes the moment of the first program of the real root, once: generators run again at every daemon-reload. A
+/// soft-reboot ends the watch with all other processes, so it is started again.
 fn generator() -> io::Result<()> {
-    if Path::new(RECORDS).join("generator.append").exists() {
+    if !Path::new(RECORDS).join("generator.append").exists() {
+        record("generator", Path::new(ROOT_OF_INIT))?;
+    } else if watch::is_running(Path::new(RECORDS)) {
         return Ok(());
     }
-    record("generator", Path::new(ROOT_OF_INIT))?;
     Command::new(env::current_exe()?)
         .arg("watch")
         .stdin(Stdio::null())

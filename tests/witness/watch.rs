@@ -32,6 +32,14 @@ pub fn boottime() -> u64 {
         + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
+/// Whether a watch that was started is still there.
+pub fn is_running(records: &Path) -> bool {
+    // One that was killed has no program, even while nobody has waited for it.
+    fs::read_to_string(records.join("watch.pid"))
+        .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")))
+        .is_ok_and(|program| program.ends_with("witness"))
+}
+
 /// Watches until it is killed. `watch` gets lines `µs PATH ID rw|ro TYPE MOUNT-POINT OPTIONS SUPER-OPTIONS`, or
 /// `µs PATH absent`, and `µs awake LONGEST-GAP-µs`, all separated by tabs; `watch.pid` gets the process id.
 pub fn run(records: &Path) -> io::Result<()> {
