@@ -22,7 +22,7 @@ generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 
-.PHONY: all build static install install-init install-openrc stage check check-quick boot boots try fmt requirements requirements-boot clean try-announcement
+.PHONY: all build static install install-init install-openrc stage check check-quick check-matrix soak boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -86,7 +86,7 @@ boots: requirements-boot stage
 
 # One boot: make boot CASE=name
 boot: requirements-boot stage
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test boot -- --exact '$(CASE)'
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test boot -- --include-ignored --exact '$(CASE)'
 
 # The policy at work in a virtual machine, for a person to watch.
 try: try-announcement requirements-boot stage
@@ -97,6 +97,19 @@ try-announcement:
 	@echo 'system is made and booted twice: some minutes the first time, about two after that. Ctrl-C stops it cleanly.'
 
 check: check-quick boots
+
+# Every cell of the boot matrix, about two hours. What an earlier run has seen of the very same machine is judged again and
+# not booted again, so one that was interrupted goes on. With MKINITCPIO_SRC=DIR the cells of mkinitcpio itself as well.
+check-matrix: requirements-boot stage
+	@result=0; \
+	USR_POLICY_STAGE=$(abspath $(STAGE)) USR_POLICY_MATRIX=$(abspath $(TARGET_DIR))/matrix.tsv \
+	USR_POLICY_MATRIX_HEAD="$$(git log -1 --format='revision %h'; date -u '+date %F')" \
+		$(CARGO) test --package usr-policy-tests --locked --test boot || result=$$?; \
+	cp $(TARGET_DIR)/matrix.tsv tests/matrix.tsv && mkdir -p docs && tests/matrix-table tests/matrix.tsv >docs/boot-matrix.md && exit $$result
+
+# One cell twenty times over.
+soak: requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) USR_POLICY_SOAK=20 $(CARGO) test --package usr-policy-tests --locked --test boot
 
 clean:
 	$(CARGO) clean

@@ -46,11 +46,11 @@ impl Boots {
         self.run(case)
     }
 
-    /// What a twin has seen: in this run, or in an earlier one of the very same machine and steps.
+    /// What was seen in this run, or in an earlier one of the very same machine and steps; else boots.
     ///
     /// # Errors
     /// Those of [`Boots::boot`].
-    pub fn twin(&self, case: &Case) -> Result<Arc<Observed>> {
+    pub fn known_or_boot(&self, case: &Case) -> Result<Arc<Observed>> {
         if let Some(seen) = self.known(case) {
             return Ok(seen);
         }
@@ -61,6 +61,15 @@ impl Boots {
             eprintln!("{}: seen in an earlier run", case.name);
             return self.remember(case, &dir);
         }
+        self.run(case)
+    }
+
+    /// Boots a case whatever is known of it.
+    ///
+    /// # Errors
+    /// Those of [`Boots::boot`].
+    pub fn again(&self, case: &Case) -> Result<Arc<Observed>> {
+        let _turn = self.cache.turn()?;
         self.run(case)
     }
 
