@@ -43,6 +43,7 @@ fn dracut_without_systemd() -> Result<Vec<Case>> {
     let initramfs = Initramfs::DracutWith {
         add: "",
         omit: "systemd systemd-initrd dracut-systemd",
+        install: "",
     };
     let mut initramfs_extras = guest::busybox_initrd()?;
     initramfs_extras.push(Extra::program(

@@ -6,6 +6,7 @@ use usr_policy_tests::machine::{Extra, Format, Image, Initramfs, Layout, Part, R
 
 use crate::case::{Case, Judge, dracut, installed, with};
 use crate::checks;
+use crate::guest;
 use crate::layouts::{
     BTRFS_LINES, BTRFS_ROOT, DATABASE, EROFS_LINE, HEALTHY, HOLDS, OFF_WITH_USR, PROVIDED,
     ROOT_LINE, SIDE_BY_SIDE, USR, USR_LINE, case, on_disks,
@@ -156,11 +157,19 @@ fn merged_in_the_initramfs() -> Result<Vec<Case>> {
         installed(&[]),
         [Extra::link("/var/lib/extensions/hello", EXTENSION)],
     );
+    // Not dracut's module: it wants dm-verity, and with it half of cryptsetup.
+    let mut initramfs_extras = guest::initrd()?;
+    initramfs_extras.push(Extra::link(
+        "/etc/systemd/system/initrd.target.wants/systemd-sysext-sysroot.service",
+        "/usr/lib/systemd/system/systemd-sysext-sysroot.service",
+    ));
     let image = Image {
         initramfs: Initramfs::DracutWith {
-            add: "systemd-sysext",
+            add: "",
             omit: "",
+            install: "systemd-sysext /usr/lib/systemd/system/systemd-sysext-sysroot.service",
         },
+        initramfs_extras,
         ..dracut(
             "forky-dracut-merged-in-the-initramfs",
             Suite::Forky,

@@ -78,6 +78,7 @@ pub fn cases() -> Result<Vec<Case>> {
         initramfs: Initramfs::DracutWith {
             add: "overlayfs",
             omit: "",
+            install: "",
         },
         ..dracut("trixie-dracut-overlayfs", Suite::Trixie, &installed(&[]))?
     };

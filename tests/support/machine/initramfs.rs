@@ -24,6 +24,8 @@ pub enum Initramfs {
         add: &'static str,
         /// Modules that are left out besides those that no machine needs.
         omit: &'static str,
+        /// Files of the system that no module has, with the libraries that they need.
+        install: &'static str,
     },
     /// Busybox and these hooks of mkinitcpio, found in the tree where mkinitcpio looks for them; what makes the image
     /// and what runs it at boot is our own (`tests/support/mkinitcpio`), and Debian's static busybox.
@@ -75,9 +77,9 @@ impl Initramfs {
                 .with(DRACUT_OMIT)
                 .with(DRACUT_DRIVERS)
                 .with(DRACUT_OPTIONS.join(" "))),
-            Self::DracutWith { add, omit } => {
-                Self::Dracut.recipe().map(|key| key.with(add).with(omit))
-            }
+            Self::DracutWith { add, omit, install } => Self::Dracut
+                .recipe()
+                .map(|key| key.with(add).with(omit).with(install)),
             Self::Busybox(hooks) => Key::new()
                 .with("busybox")
                 .with(hooks.join(" "))
@@ -107,9 +109,9 @@ impl Initramfs {
     pub fn make(&self, system: &System, tree: Tree, image: &Path, log: &Path) -> Result<()> {
         match self {
             Self::Dracut | Self::DracutWith { .. } => {
-                let (add, omit) = match self {
-                    Self::DracutWith { add, omit } => (*add, *omit),
-                    _ => ("", ""),
+                let (add, omit, install) = match self {
+                    Self::DracutWith { add, omit, install } => (*add, *omit, *install),
+                    _ => ("", "", ""),
                 };
                 let tree = tree.with_api_mounts()?;
                 let mut command = Command::new("chroot");
@@ -118,7 +120,14 @@ impl Initramfs {
                     .arg("dracut")
                     .args(DRACUT_OPTIONS)
                     .args(["--omit", &format!("{DRACUT_OMIT} {omit}")])
-                    .args(["--add", add, "--drivers", DRACUT_DRIVERS])
+                    .args([
+                        "--add",
+                        add,
+                        "--install",
+                        install,
+                        "--drivers",
+                        DRACUT_DRIVERS,
+                    ])
                     .args(["--kver", &system.kernel_version, IMAGE]);
                 command::run(&mut command, log)?;
                 take(&tree, image)
