@@ -101,7 +101,7 @@ fn mount_api_file_systems() -> Vec<Failure> {
                 fs_type: fs.fs_type.as_bytes(),
                 options: &Options::parse(fs.options),
             };
-            mount_new(&new, &directory)
+            mount_new(&new, &directory).map_err(|failure| failure.at(fs.mount_point))
         });
         failures.extend(mounted.err());
     }

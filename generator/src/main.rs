@@ -3,7 +3,7 @@
 //! ```text
 //! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
 //! apply --root DIR --stage early|late|host   make DIR/usr read-only
-//! sync                                       close whatever the policy wants closed
+//! sync                                       close whatever the policy wants closed; without systemd, mount the rest
 //! anything, as the first process             mount /usr read-only and become the real init: init=/usr-policy-init
 //! ```
 //!

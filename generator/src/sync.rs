@@ -1,14 +1,18 @@
-//! The sync role: closes what the policy wants closed, the package database first, then `/usr`.
+//! The sync role: closes what the policy wants closed, the package database first, then `/usr`. Where there is no systemd
+//! it also mounts what units do elsewhere.
 //!
 //! It may be called at any time and any number of times; what is closed already stays as it is.
 
-use log::{debug, error};
+use std::path::Path;
+
+use log::{debug, error, info};
 use usr_policy_plan::plan::{PlannedMount, Stage};
-use usr_policy_plan::policy::Role;
+use usr_policy_plan::policy::{Role, Treatment};
+use usr_policy_plan::pre_init::Options;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, read_only_bind, set_read_only};
+use usr_policy_system::mount::{How, NewMount, mount_new, read_only_bind, set_read_only};
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::is_read_only_mount;
+use usr_policy_system::seen::{is_read_only_mount, mount_of};
 
 use crate::Failed;
 use crate::apply::{Planned, record, said};
@@ -24,7 +28,41 @@ pub(crate) fn run() -> Result<(), Failed> {
         .map_or(Ok(()), |mount| lock(&planned.root, mount));
     // Both are tried: one that fails is no reason to leave the other open.
     let usr = planned.close_usr(Stage::Host);
-    database.and(usr)
+    let result = database.and(usr);
+    // Source: sd_booted(3).
+    if Path::new("/run/systemd/system").exists() {
+        return result;
+    }
+    let others = planned.plan.mounts.iter();
+    others
+        .filter(|mount| !matches!(mount.rule.role, Role::Usr | Role::Database))
+        .fold(result, |result, mount| {
+            result.and(mount_path(&planned.root, mount))
+        })
+}
+
+/// Does what a unit does elsewhere.
+fn mount_path(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
+    let Treatment::Tmpfs(options) = mount.rule.treatment else {
+        return lock(root, mount);
+    };
+    let path = mount.rule.mount_point.to_string();
+    let Some(directory) = root.directory_itself(&path)? else {
+        debug!("{path}: there is no such directory");
+        return Ok(());
+    };
+    if mount_of(&directory)?.is_its_root {
+        return Ok(());
+    }
+    let new = NewMount {
+        source: b"tmpfs",
+        fs_type: b"tmpfs",
+        options: &Options::parse(&options.to_string()),
+    };
+    mount_new(&new, &directory).map_err(|failure| failure.at(&path))?;
+    info!("{path}: made a tmpfs");
+    record("sync", &path, "tmpfs");
+    Ok(())
 }
 
 fn lock(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {

@@ -1,6 +1,7 @@
 //! Closing what the policy wants closed, at any time.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use nix::mount::MsFlags;
 use usr_policy_tests::privilege::tmpfs;
@@ -53,6 +54,42 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     events,
                     ["sync /var/lib/pacman read-only", "host /usr read-only"]
                 );
+            });
+        },
+    ),
+    (
+        "without systemd what its units mount elsewhere is mounted as well, once",
+        || {
+            System::with(STRICT, |system| {
+                fs::remove_dir_all(system.path("/run/systemd")).unwrap();
+                let before = system.mounts().len();
+                assert_eq!(
+                    sync(system),
+                    "<6> /var/lib/pacman: made read-only\n<6> /usr: made read-only\n\
+                    <6> /var/cache/pacman: made a tmpfs\n<6> /var/tmp: made a tmpfs\n"
+                );
+                assert_eq!(system.mounts().len(), before + 4);
+                let (_, report, _) = system.program(&["verify"]);
+                for line in [
+                    "  holds    /var/cache/pacman  tmpfs mode=0755,size=25%,nosuid,nodev,noexec\n",
+                    "  holds    /var/tmp           tmpfs mode=1777,size=25%,nosuid,nodev\n",
+                ] {
+                    assert!(report.contains(line), "{report}");
+                }
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts().len(), before + 4);
+            });
+        },
+    ),
+    (
+        "without systemd a link to another directory gets no tmpfs either",
+        || {
+            System::with(STRICT, |system| {
+                fs::remove_dir_all(system.path("/run/systemd")).unwrap();
+                fs::remove_dir_all(system.path("/var/tmp")).unwrap();
+                symlink("../tmp", system.path("/var/tmp")).unwrap();
+                assert!(!sync(system).contains("/var/tmp"));
+                assert!(system.mounts_at("/tmp").is_empty());
             });
         },
     ),

@@ -189,6 +189,8 @@ impl System {
             fs::create_dir_all(root.join(path)).unwrap();
         }
         fs::write(root.join("etc/fstab"), "").unwrap();
+        // sd_booted(3)
+        fs::create_dir_all(base.join("run/systemd/system")).unwrap();
         bind(&base.join("run"), &root.join("run"));
         bind(&base.join("dev"), &root.join("dev"));
         for name in ["cmdline", "dev/kmsg", "dev/null"] {

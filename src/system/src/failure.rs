@@ -32,6 +32,13 @@ impl Failure {
         }
     }
 
+    /// The same failure of another file or directory.
+    #[must_use]
+    pub fn at(mut self, path: &str) -> Self {
+        self.path = path.into();
+        self
+    }
+
     /// Adds what a person can do.
     #[must_use]
     pub fn with_remedy(mut self, remedy: &'static str) -> Self {

@@ -90,7 +90,19 @@ impl Root {
     /// # Errors
     /// The kernel's, where the directory may be there and cannot be opened.
     pub fn directory(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
-        match self.open_at(path, OFlags::PATH | OFlags::DIRECTORY) {
+        self.open_directory(path, OFlags::empty())
+    }
+
+    /// The same; `None` also where a symbolic link leads there, over which systemd mounts nothing either.
+    ///
+    /// # Errors
+    /// The kernel's, where the directory may be there and cannot be opened.
+    pub fn directory_itself(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        self.open_directory(path, OFlags::NOFOLLOW)
+    }
+
+    fn open_directory(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, Failure> {
+        match self.open_at(path, OFlags::PATH | OFlags::DIRECTORY | flags) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(Failure::new(self.join(path), "cannot open", error)),
