@@ -66,9 +66,12 @@ fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result
         Ok(cmdline) => (cmdline, Ok(())),
         Err(failure) => (Vec::new(), Err(Failed::from(failure))),
     };
-    // What is wrong with a file is the generator's to report.
-    let (facts, _) = gather(&root, &cmdline);
+    let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
+    // The generator says it again where there is a systemd to call it.
+    for failure in &failures {
+        Failed::because(failure);
+    }
     for problem in &plan.problems {
         Failed::because(problem);
     }

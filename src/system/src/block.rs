@@ -115,7 +115,11 @@ impl Block {
         let is_held = fs::read_dir(Path::new(CLASS).join(&self.name).join("holders"))
             .is_ok_and(|mut holders| holders.next().is_some());
         let is_empty = attribute(&self.name, "size").is_none_or(|size| size == b"0");
-        !is_divided && !is_held && !is_empty
+        // To open a drive closes its tray, or waits for a floppy disk that is not there.
+        let is_drive = ["fd", "sr"]
+            .iter()
+            .any(|drive| self.name.as_bytes().starts_with(drive.as_bytes()));
+        !is_divided && !is_held && !is_empty && !is_drive
     }
 
     fn partition_entry(&self) -> Option<partition_table::Partition> {
