@@ -309,6 +309,43 @@ pub fn strict_when_stirred(seen: &Observed) -> Report {
     report
 }
 
+/// What `strict` promises of a system that pre-init starts and OpenRC goes on with.
+pub fn strict_by_openrc(seen: &Observed) -> Report {
+    let mut report = Report::default();
+    report.promise(
+        "usr-is-read-only-for-the-first-service",
+        usr_is_read_only(seen, "generator"),
+    );
+    report.promise(
+        "usr-is-never-writable-in-the-watch",
+        never_writable(seen, "/usr"),
+    );
+    report.promise(
+        "usr-is-read-only-in-the-end",
+        usr_is_read_only(seen, "late"),
+    );
+    report.promise("usr-refuses-writes", answers(seen, &["/usr"], "EROFS"));
+    report.promise(
+        "the-database-is-one-read-only-mount",
+        database_is_read_only(seen),
+    );
+    report.promise(
+        "var-tmp-is-a-tmpfs-for-everybody",
+        tmpfs(seen, TRANSIENT, "1777", &["nosuid", "nodev"]),
+    );
+    report.promise(
+        "the-package-cache-is-a-tmpfs-for-root",
+        tmpfs(seen, PACKAGE_CACHE, "755", &["nosuid", "nodev", "noexec"]),
+    );
+    report.promise(
+        "etc-run-and-log-stay-writable",
+        answers(seen, &["/etc", "/run", "/var/log", "/"], "OK"),
+    );
+    report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
+    report.promise("the-machine-is-switched-off", switched_off(seen));
+    report
+}
+
 /// What holds on any system that boots.
 fn health(report: &mut Report, seen: &Observed) {
     report.promise("the-watch-saw-the-whole-boot", watch_is_whole(seen));
@@ -847,13 +884,18 @@ fn running(seen: &Observed) -> Result<(), String> {
 /// The last systemd that unmounts a bind after the file system below it, and says so at every shutdown.
 const COMPLAINS_ABOUT_BINDS: u32 = 253;
 
-fn clean_shutdown(seen: &Observed) -> Result<(), String> {
+fn switched_off(seen: &Observed) -> Result<(), String> {
     let shutdown = seen.shutdown()?;
     // What a machine says, and what user-mode-linux does.
     let ends = ["reboot: Power down", "reboot: System halted"];
     must(ends.iter().any(|end| shutdown.contains(end)), || {
         "the machine was not switched off".to_owned()
-    })?;
+    })
+}
+
+fn clean_shutdown(seen: &Observed) -> Result<(), String> {
+    switched_off(seen)?;
+    let shutdown = seen.shutdown()?;
     let allowed: &[&str] = if seen.systemd()? <= COMPLAINS_ABOUT_BINDS {
         &[
             "Failed to unmount /usr: Device or resource busy",

@@ -9,7 +9,7 @@ use usr_policy_tests::machine::{At, Extra, Result, command, tree};
 use crate::case::Step;
 
 /// At the top: what may be hidden, merged over or read-only is below /usr, /opt and /etc.
-const WITNESS: &str = "/witness/witness";
+pub const WITNESS: &str = "/witness/witness";
 
 /// The static units of the test, by the target that wants them.
 const UNITS: [(&str, &str, &str); 4] = [
@@ -39,7 +39,10 @@ const UNITS: [(&str, &str, &str); 4] = [
 const INITRD_UNIT: &str = "witness-initrd.service";
 
 /// The witness as a program: built for the guest too, since it is static.
-fn witness(path: &str) -> Result<Extra> {
+///
+/// # Errors
+/// It cannot be read, or strip fails.
+pub fn witness(path: &str) -> Result<Extra> {
     let built = Path::new(env!("CARGO_BIN_EXE_witness"));
     let dir = tempfile::tempdir().at(Path::new("a temporary directory"))?;
     let small = dir.path().join("witness");

@@ -5,6 +5,7 @@ use usr_policy_tests::machine::{Result, Suite};
 use crate::case::{Case, half_dracut, installed, plain};
 use crate::cases::OFF_WITHOUT_THE_PRODUCT;
 use crate::checks;
+use crate::observed::Observed;
 use crate::steps::{MERGE_BY_HAND, PACMAN};
 use crate::words::{SAID_SO, said_in_the_log, verify_says};
 
@@ -45,15 +46,7 @@ pub fn cases() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: steps.clone(),
             twin: Some(OFF_WITHOUT_THE_PRODUCT),
-            judge: |seen, twin| {
-                let Some(twin) = twin else {
-                    return vec!["this needs its twin".to_owned()];
-                };
-                let mut complaints = checks::strict_from_the_host(seen, twin)
-                    .broken_but_for(&ONLY_FROM_THE_INITRAMFS);
-                complaints.extend(verify_says(seen, "read-only, but late, since "));
-                complaints
-            },
+            judge: holds_late,
         },
         Case {
             name: "trixie-dracut-an-image-that-outlives-the-package-leaves-usr-writable-and-says-why",
@@ -81,4 +74,15 @@ pub fn cases() -> Result<Vec<Case>> {
             },
         },
     ])
+}
+
+/// Where the real root alone keeps the promises.
+pub fn holds_late(seen: &Observed, twin: Option<&Observed>) -> Vec<String> {
+    let Some(twin) = twin else {
+        return vec!["this needs its twin".to_owned()];
+    };
+    let mut complaints =
+        checks::strict_from_the_host(seen, twin).broken_but_for(&ONLY_FROM_THE_INITRAMFS);
+    complaints.extend(verify_says(seen, "read-only, but late, since "));
+    complaints
 }

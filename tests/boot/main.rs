@@ -14,6 +14,7 @@ mod mkinitcpio;
 mod mounts;
 mod observed;
 mod oddities;
+mod openrc;
 mod preinit;
 mod soak;
 mod starts;
@@ -66,6 +67,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(halves::cases()?);
     cases.extend(oddities::cases()?);
     cases.extend(preinit::cases()?);
+    cases.extend(openrc::cases()?);
     cases.extend(mkinitcpio::cases()?);
     let others = cases.len();
     cases.extend(layouts::cases()?);

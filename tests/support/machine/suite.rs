@@ -46,6 +46,24 @@ const PACKAGES: &[&str] = &[
     "strace",
 ];
 
+/// What a suite has that no systemd starts, and that comes with a kernel of its own. Without udev, which waits for a minute.
+const PACKAGES_OF_OPENRC: &[&str] = &[
+    "openrc",
+    "sysvinit-core",
+    "initscripts",
+    "login",
+    "passwd",
+    "kmod",
+    "mount",
+    "util-linux",
+    "procps",
+    "pacman-package-manager",
+    "e2fsprogs",
+    "libarchive-tools",
+    "zstd",
+    "strace",
+];
+
 /// Options of dpkg: nobody reads documentation in there, and the image is smaller by a third without.
 const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/doc/*",
@@ -67,6 +85,11 @@ const CUSTOMIZE_HOOK: &str = r#"set -eu
     chroot "$1" passwd --quiet --delete root
     rm -f "$1/etc/resolv.conf" "$1"/vmlinuz* "$1"/initrd.img*"#;
 
+/// The same without modules.
+const CUSTOMIZE_HOOK_OF_OPENRC: &str = r#"set -eu
+    chroot "$1" passwd --quiet --delete root
+    rm -f "$1/etc/resolv.conf""#;
+
 /// What is removed in the end: the names of this machine's mirrors, and what no boot reads.
 const LEFTOVERS: [&str; 6] = [
     "boot",
@@ -86,6 +109,8 @@ pub enum Suite {
     Trixie,
     /// The next one, the nearest to Arch.
     Forky,
+    /// The stable one with OpenRC in the place of systemd, and without a kernel.
+    OpenRc,
 }
 
 /// A suite's tree, finished.
@@ -103,30 +128,48 @@ pub struct System {
 
 impl Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::OpenRc => f.write_str("openrc"),
+            _ => f.write_str(self.name()),
+        }
     }
 }
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
+    pub const ALL: [Self; 4] = [Self::Bookworm, Self::Trixie, Self::Forky, Self::OpenRc];
 
     /// The name that the archive knows.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
+            Self::Trixie | Self::OpenRc => "trixie",
             Self::Forky => "forky",
+        }
+    }
+
+    /// Packages that every suite has which is started alike.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::OpenRc => PACKAGES_OF_OPENRC,
+            _ => PACKAGES,
         }
     }
 
     /// Packages that are not everywhere.
     fn more_packages(self) -> &'static [&'static str] {
         match self {
-            Self::Bookworm | Self::Trixie => &[],
+            Self::Bookworm | Self::Trixie | Self::OpenRc => &[],
             // switch_root has moved to util-linux-extra, and systemd-repart has become a package of its own.
             Self::Forky => &["systemd-repart", "util-linux-extra"],
+        }
+    }
+
+    fn customize_hook(self) -> &'static str {
+        match self {
+            Self::OpenRc => CUSTOMIZE_HOOK_OF_OPENRC,
+            _ => CUSTOMIZE_HOOK,
         }
     }
 
@@ -136,10 +179,10 @@ impl Suite {
         let mut key = Key::new()
             .with(self.name())
             .with(SETUP_HOOK)
-            .with(CUSTOMIZE_HOOK)
+            .with(self.customize_hook())
             .with(repository::recipe());
         key = key.with(LEFTOVERS.join("\n"));
-        for part in [PACKAGES, self.more_packages(), DPKG_OPTIONS] {
+        for part in [self.packages(), self.more_packages(), DPKG_OPTIONS] {
             key = key.with(part.join("\n"));
         }
         key.text()
@@ -151,8 +194,9 @@ impl Suite {
     /// mmdebstrap fails, or what it made has no kernel.
     pub fn system(self, cache: &Cache) -> Result<System> {
         let key = self.key();
-        let dir = cache.get(KIND, self.name(), &key, |dir| {
-            self.make(dir, &cache.log(KIND, self.name())?)
+        let name = self.to_string();
+        let dir = cache.get(KIND, &name, &key, |dir| {
+            self.make(dir, &cache.log(KIND, &name)?)
         })?;
         let version = dir.join("kernel-version");
         Ok(System {
@@ -177,7 +221,7 @@ impl Suite {
     fn make(self, dir: &Path, log: &Path) -> Result<()> {
         let root = dir.join("root");
         fs::create_dir_all(&root).at(&root)?;
-        let mut include = PACKAGES.to_vec();
+        let mut include = self.packages().to_vec();
         include.extend(self.more_packages());
         let mut mmdebstrap = Command::new("mmdebstrap");
         mmdebstrap
@@ -197,14 +241,17 @@ impl Suite {
                     .map(|option| format!("--dpkgopt={option}")),
             )
             .arg(format!("--setup-hook={SETUP_HOOK}"))
-            .arg(format!("--customize-hook={CUSTOMIZE_HOOK}"))
+            .arg(format!("--customize-hook={}", self.customize_hook()))
             .arg(format!("--include={}", include.join(",")))
             .arg(self.name())
             .arg(&root)
             .arg(mirror()?);
         command::run(&mut mmdebstrap, log)?;
         repository::install(&root, log)?;
-        keep_kernel(dir, &root)?;
+        match self {
+            Self::OpenRc => fs::write(dir.join("kernel-version"), "").at(dir)?,
+            _ => keep_kernel(dir, &root)?,
+        }
         LEFTOVERS
             .iter()
             .try_for_each(|path| cache::remove(&root.join(path)))
