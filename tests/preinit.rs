@@ -364,6 +364,25 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "without a console and without a /dev/null the real init starts all the same",
+        || {
+            Machine::with(|machine| {
+                machine.program(
+                    "/sbin/init",
+                    "#!/bin/busybox sh\nbusybox touch /usr/probe || busybox echo $$ >/started\n",
+                );
+                let script = "busybox mount -t tmpfs none /dev &&
+                    busybox mount -t proc proc /proc &&
+                    busybox mount -o bind /cmdline /proc/cmdline &&
+                    exec /usr-policy-init <&- >&- 2>&-";
+                machine.write("/cmdline", STRICT);
+                let output = machine.in_namespaces(script).output().unwrap();
+                let started = fs::read_to_string(machine.root().join("started"));
+                assert_eq!(started.unwrap_or_default(), "1\n", "{output:?}");
+            });
+        },
+    ),
+    (
         "what could not be mounted is said and the real init starts all the same",
         || {
             Machine::with(|machine| {

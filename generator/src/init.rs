@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -42,7 +42,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Runs as the first process; the arguments are the real init's. It returns only where nothing can be started, and where
 /// the kernel then does what the machine's owner asked for.
-pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn run(arguments: &[OsString]) -> u8 {
     survive(arguments, None);
     let missing = mount_api_file_systems();
     // Only now: before there was no /dev/kmsg.
@@ -236,7 +236,7 @@ fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
 }
 
 /// Becomes the real init. It returns where there is none.
-fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> ExitCode {
+fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
     for path in real_inits(asked) {
         let path = Path::new(OsStr::from_bytes(path));
         if is_this_program(path) {
@@ -273,12 +273,12 @@ fn is_this_program(path: &Path) -> bool {
 
 /// The kernel's own answer to a missing init is a panic, after which it restarts where `panic=` says so: then that is what
 /// the owner wants. Else the message stays to be read.
-fn nothing_to_start() -> ExitCode {
+fn nothing_to_start() -> u8 {
     error!(
         "no init could be started; press Ctrl-Alt-Delete, and boot with an initramfs or name an init with usrpolicy.init="
     );
     if fs::read("/proc/sys/kernel/panic").is_ok_and(|seconds| seconds.trim_ascii() != b"0") {
-        return ExitCode::FAILURE;
+        return 1;
     }
     loop {
         std::thread::sleep(Duration::from_hours(1));

@@ -10,7 +10,10 @@
 //! It asks nobody, and lets the boot go on whatever it finds. Only as the first process it starts other programs: fsck,
 //! and the real init.
 
+#![no_main]
+
 mod apply;
+mod entry;
 mod generator;
 mod init;
 mod sync;
@@ -19,7 +22,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use usr_policy_plan::plan::Stage;
 use usr_policy_system::failure::Failure;
@@ -36,14 +38,14 @@ enum Role {
     Sync,
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+/// Runs the role that the arguments ask for; returns the exit status.
+fn run(arguments: &[OsString]) -> u8 {
     // Whatever its name and its arguments: the kernel gives an init the words that it does not know itself.
     if std::process::id() == 1 {
-        return init::run(&arguments);
+        return init::run(arguments);
     }
     kmsg::init(IDENTIFIER);
-    let result = match role(&arguments) {
+    let result = match role(arguments) {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
@@ -51,13 +53,13 @@ fn main() -> ExitCode {
             log::error!(
                 "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, or sync; to mount /usr without an initramfs, init=/usr-policy-init on the kernel command line"
             );
-            return ExitCode::from(2);
+            return 2;
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whatever failed was logged where it happened.
-        Err(Failed) => ExitCode::FAILURE,
+        Err(Failed) => 1,
     }
 }
 

@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use usr_policy_plan::pre_init::{Check, Checked};
 
@@ -38,16 +37,10 @@ const ENVIRONMENT: [&CStr; 1] = [c"PATH=/sbin:/bin"];
 /// Runs a program; returns its exit status, and `None` where a signal ended it.
 // Not std's Command: with all that it can do it is as large as the rest of this role.
 fn run(words: &[CString]) -> io::Result<Option<i32>> {
-    // Rust ignores SIGPIPE, and a child would too.
-    let mut attributes = PosixSpawnAttr::init()?;
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGPIPE);
-    attributes.set_sigdefault(&signals)?;
-    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     let pid = posix_spawn(
         words[0].as_c_str(),
         &PosixSpawnFileActions::init()?,
-        &attributes,
+        &PosixSpawnAttr::init()?,
         words,
         &ENVIRONMENT,
     )?;
