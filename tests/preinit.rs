@@ -76,6 +76,13 @@ impl Machine {
             fs::copy(product::boot_program(), root.join("usr-policy-init")).unwrap();
             machine.program("/sbin/init", INIT);
             machine.install_in(&root.join("usr"));
+            // Somebody will lock the database: OpenRC, by the script of this name.
+            fs::create_dir_all(root.join("etc/runlevels/boot")).unwrap();
+            symlink(
+                "/etc/init.d/usr-policy",
+                root.join("etc/runlevels/boot/usr-policy"),
+            )
+            .unwrap();
             // Not this machine's devtmpfs: its options would change for everybody.
             tmpfs(&root.join("dev"), "mode=0755");
             for name in ["null", "console"] {

@@ -83,6 +83,26 @@ const OTHERS: &[(&str, fn())] = &[
         },
     ),
     (
+        "systemd-analyze notices an order that the network cannot keep, which is why there is another target",
+        || {
+            install_over_usr();
+            let case =
+                Case::named("a-database-that-the-network-brings-is-locked-before-remote-fs-target");
+            let both = together(&case.recorded().output, in_the_real_root(&case));
+            for network in NETWORKS {
+                let mut tree = with_network(both.clone(), network);
+                assert_eq!(Units::new(&tree).verify(&TARGETS), "");
+                let path = Path::new("normal/usr-policy-lock.service.d/50-usr-policy.conf");
+                let Some(Entry::File(bytes)) = tree.get_mut(path) else {
+                    panic!("{}: no such file", path.display());
+                };
+                bytes.extend_from_slice(b"Before=local-fs.target\n");
+                let said = Units::new(&tree).verify(&TARGETS);
+                assert!(said.contains("ordering cycle"), "{said}");
+            }
+        },
+    ),
+    (
         "systemd-fstab-generator would write a unit of ours if we did not leave it to fstab",
         the_real_generator_writes,
     ),
@@ -148,7 +168,12 @@ impl Units {
 }
 
 /// The targets through which all our units are pulled in.
-const TARGETS: [&str; 3] = ["local-fs.target", "sysinit.target", "multi-user.target"];
+const TARGETS: [&str; 4] = [
+    "local-fs.target",
+    "sysinit.target",
+    "remote-fs.target",
+    "multi-user.target",
+];
 
 /// What the real systemd-fstab-generator writes for a folder's root.
 fn fstab_generator(case: &Case, stage: &[(&str, &OsStr)]) -> Tree {
@@ -201,10 +226,46 @@ fn together(ours: &Tree, theirs: Tree) -> Tree {
     both
 }
 
+/// A network that is up when the local file systems are, as with ifupdown, and one that needs more than that, as with
+/// NetworkManager: what the network brings must not be ordered before either.
+const NETWORKS: [&str; 2] = [
+    "DefaultDependencies=no\nAfter=local-fs.target\nConflicts=shutdown.target\nBefore=shutdown.target",
+    "",
+];
+
+/// Adds a network, of which network-online.target consists.
+fn with_network(mut tree: Tree, network: &str) -> Tree {
+    let service = format!(
+        "[Unit]\n{network}\nBefore=network.target network-online.target\nWants=network.target\n[Service]\nType=oneshot\nExecStart=/bin/true\n"
+    );
+    let mut add = |path: &str, entry| tree.insert(PathBuf::from(path), entry);
+    add(
+        "normal/test-network.service",
+        Entry::File(service.into_bytes()),
+    );
+    add(
+        "normal/network-online.target.wants/test-network.service",
+        Entry::Link("../test-network.service".into()),
+    );
+    tree
+}
+
 fn is_accepted(case: &Case) {
     install_over_usr();
     let ours = case.recorded().output;
-    let units = Units::new(&together(&ours, in_the_real_root(case)));
+    let theirs = in_the_real_root(case);
+    let both = together(&ours, theirs.clone());
+    for network in NETWORKS {
+        // A machine may have a cycle without us; that is not ours to mend.
+        let alone = Units::new(&with_network(theirs.clone(), network)).verify(&TARGETS);
+        if !alone.contains("ordering cycle") {
+            is_accepted_with(&ours, &with_network(both.clone(), network));
+        }
+    }
+}
+
+fn is_accepted_with(ours: &Tree, both: &Tree) {
+    let units = Units::new(both);
     let mut names: BTreeSet<&str> = TARGETS.into();
     names.extend(["usr-policy-apply.service", "usr-policy-lock.service"]);
     names.extend(ours.keys().filter_map(|path| {

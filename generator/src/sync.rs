@@ -3,6 +3,7 @@
 //!
 //! It may be called at any time and any number of times; what is closed already stays as it is.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use log::{debug, error, info};
@@ -27,7 +28,7 @@ pub(crate) fn run() -> Result<(), Failed> {
         .mount_of(Role::Database)
         .map_or(Ok(()), |mount| lock(&planned.root, mount));
     // Both are tried: one that fails is no reason to leave the other open.
-    let usr = planned.close_usr(Stage::Host);
+    let usr = planned.close_usr(Stage::Sync);
     let result = database.and(usr);
     // Source: sd_booted(3).
     if Path::new("/run/systemd/system").exists() {
@@ -67,7 +68,12 @@ fn mount_path(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
 
 fn lock(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
     let path = mount.rule.mount_point.to_string();
-    match lock_directory(root, &path) {
+    // A database is followed to where it lies. A path of somebody's own is not: a link may lead to what is never touched.
+    let directory = match mount.rule.role {
+        Role::Database => root.directory(&path),
+        _ => root.directory_itself(&path),
+    };
+    match directory.and_then(|directory| lock_directory(directory, &path)) {
         Ok(Some(how)) => {
             said(&path, how);
             record("sync", &path, "read-only");
@@ -83,8 +89,8 @@ fn lock(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
 }
 
 /// Locks a database that is there; `None` where it is locked already, or belongs to no package manager of this system.
-fn lock_directory(root: &Root, path: &str) -> Result<Option<How>, Failure> {
-    let Some(directory) = root.directory(path)? else {
+fn lock_directory(directory: Option<OwnedFd>, path: &str) -> Result<Option<How>, Failure> {
+    let Some(directory) = directory else {
         debug!("{path}: there is no such directory");
         return Ok(None);
     };

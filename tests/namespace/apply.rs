@@ -325,6 +325,44 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a root that nobody would lock is left writable, and the log says why",
+        || {
+            const SAID: &str = "<3> ROOT/usr: left writable: the root has no systemd, and no runlevel of OpenRC has the script usr-policy, so nobody would lock the package database; add it with rc-update add usr-policy boot\n";
+            System::with(STRICT, |system| {
+                fs::remove_file(system.path("/usr/lib/systemd/systemd")).unwrap();
+                not_installed(system, SAID);
+                let runlevel = system.path("/etc/runlevels/boot");
+                fs::create_dir_all(&runlevel).unwrap();
+                not_installed(system, SAID);
+                // As rc-update(8) makes it.
+                symlink("/etc/init.d/usr-policy", runlevel.join("usr-policy")).unwrap();
+                assert_eq!(said(&system.early()), MADE);
+            });
+        },
+    ),
+    (
+        "usr that somebody else mounts later is not bound before, which would hide it for good",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/etc/fstab", "/srv/usr /usr none bind 0 0\n");
+                nothing_is_done(system, &["early", "late"], NOTHING);
+                let host = ["apply", "--root", "/", "--stage", "host"];
+                let before = system.mounts();
+                assert_eq!(system.generator(&host), (0, String::new()));
+                assert_eq!(system.mounts(), before);
+                usr_of_its_own(system);
+                assert_eq!(system.generator(&host).0, 0);
+                assert!(system.is_read_only("/usr") && system.mounts_at("/usr").len() == 1);
+            });
+            // After its time has come, nobody is waited for any more.
+            System::with(STRICT, |system| {
+                system.write("/etc/fstab", "/srv/usr /usr none bind 0 0\n");
+                assert_eq!(system.generator(&["sync"]).0, 0);
+                assert!(system.is_read_only("/usr"));
+            });
+        },
+    ),
+    (
         "usr that fstab or the command line mounts is the late stage's",
         || {
             for cmdline in [STRICT, "rw usrpolicy=strict mount.usr=/dev/vdb"] {

@@ -52,7 +52,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     .collect();
                 assert_eq!(
                     events,
-                    ["sync /var/lib/pacman read-only", "host /usr read-only"]
+                    ["sync /var/lib/pacman read-only", "sync /usr read-only"]
                 );
             });
         },
@@ -90,6 +90,23 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 symlink("../tmp", system.path("/var/tmp")).unwrap();
                 assert!(!sync(system).contains("/var/tmp"));
                 assert!(system.mounts_at("/tmp").is_empty());
+            });
+        },
+    ),
+    (
+        "without systemd a link on the way to a path of somebody's own leads nowhere",
+        || {
+            let words = format!(
+                "{STRICT} usrpolicy.path=/var/elsewhere:ro usrpolicy.path=/var/elsewhere/below:tmpfs"
+            );
+            System::with(&words, |system| {
+                fs::remove_dir_all(system.path("/run/systemd")).unwrap();
+                fs::create_dir_all(system.path("/run/below")).unwrap();
+                symlink("/run", system.path("/var/elsewhere")).unwrap();
+                let log = sync(system);
+                assert!(!log.contains("elsewhere"), "{log}");
+                assert!(!system.is_read_only("/run"));
+                assert!(system.mounts_at("/run/below").is_empty());
             });
         },
     ),

@@ -123,6 +123,9 @@ impl Case {
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         fs::create_dir_all(&generators).unwrap();
         fs::hard_link(product::boot_program(), &program).unwrap();
+        // Any program: that it is there says that generators are run.
+        let systemd = root.path().join("usr/lib/systemd/systemd");
+        fs::hard_link(product::boot_program(), systemd).unwrap();
         symlink(
             "../../usr-policy/usr-policy-generator",
             generators.join("usr-policy-generator"),

@@ -94,6 +94,48 @@ impl Fstab {
             .rev()
             .find(|entry| entry.file == *mount_point)
     }
+
+    /// Whether a path comes with the network: something at it or above it is mounted from there. The root file system and
+    /// `/usr` do not count, for the initramfs mounts them.
+    #[must_use]
+    pub fn is_from_network(&self, path: &MountPoint) -> bool {
+        self.entries.iter().any(|entry| {
+            let is_mounted_before = [&b"/"[..], b"/usr"].contains(&entry.file.as_bytes());
+            !is_mounted_before && path.is_at_or_below(&entry.file) && entry.needs_network()
+        })
+    }
+}
+
+/// Types of file systems that systemd orders after the network. Source: systemd src/basic/mountpoint-util.c
+/// (`fstype_is_network`).
+const NETWORK_TYPES: [&str; 17] = [
+    "afs",
+    "ceph",
+    "cifs",
+    "davfs",
+    "gfs",
+    "gfs2",
+    "glusterfs",
+    "lustre",
+    "ncp",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "pvfs2",
+    "smb3",
+    "smbfs",
+    "sshfs",
+];
+
+/// Whether a file system of this type, or with the option `_netdev`, is mounted when the network is up.
+pub(crate) fn needs_network<'a>(
+    vfstype: &[u8],
+    options: impl IntoIterator<Item = &'a [u8]>,
+) -> bool {
+    let vfstype = vfstype.strip_prefix(b"fuse.").unwrap_or(vfstype);
+    NETWORK_TYPES.iter().any(|name| name.as_bytes() == vfstype)
+        || options.into_iter().any(|option| option == b"_netdev")
 }
 
 impl Entry {
@@ -101,6 +143,10 @@ impl Entry {
     #[must_use]
     pub fn has_option(&self, option: &str) -> bool {
         self.mntops.iter().any(|o| o == option.as_bytes())
+    }
+
+    fn needs_network(&self) -> bool {
+        needs_network(&self.vfstype, self.mntops.iter().map(Vec::as_slice))
     }
 }
 

@@ -58,6 +58,8 @@ pub struct PlannedMount {
     pub rule: Rule,
     /// Who writes the path's `.mount` unit. `/usr` and the database are made read-only whoever it is.
     pub owner: Owner,
+    /// Whether what lies there comes with the network, long after the local file systems.
+    pub is_from_network: bool,
 }
 
 /// A rule that is not carried out.
@@ -188,10 +190,18 @@ impl Plan {
                 (.., Owner::Fstab { .. } | Owner::CommandLine) => Some(Reason::Owned(owner)),
                 _ => covered.cloned().map(Reason::Covered),
             };
-            match reason {
-                Some(reason) => plan.left_out.push(LeftOut { rule, reason }),
-                None => plan.mounts.push(PlannedMount { rule, owner }),
+            if let Some(reason) = reason {
+                plan.left_out.push(LeftOut { rule, reason });
+                continue;
             }
+            let path = &rule.mount_point;
+            let is_from_network = rule.role != Role::Usr
+                && (fstab.is_from_network(path) || is_extra_from_network(path, &facts.cmdline));
+            plan.mounts.push(PlannedMount {
+                rule,
+                owner,
+                is_from_network,
+            });
         }
         if let Some((usr, entry)) = usr_line {
             plan.fstab_without_usr = Some(fstab::without(text, &usr));
@@ -236,15 +246,32 @@ fn owner_of(path: &MountPoint, fstab: &Fstab, cmdline: &Cmdline) -> Owner {
         return Owner::Fstab { line: entry.line };
     }
     let mount_usr = path.as_bytes() == b"/usr" && cmdline.with_key("mount.usr").next().is_some();
-    // systemd.mount-extra=WHAT:WHERE[:FSTYPE[:OPTIONS]], systemd-fstab-generator(8).
-    let extra = cmdline
-        .with_key("systemd.mount_extra")
-        .filter_map(|word| word.value.as_deref());
-    let mut places = extra.filter_map(|value| value.split(|&b| b == b':').nth(1));
+    let mut places = extra_mounts(cmdline).filter_map(|mut fields| fields.nth(1));
     if mount_usr || places.any(|place| MountPoint::new(place).as_ref() == Ok(path)) {
         return Owner::CommandLine;
     }
     Owner::UsrPolicy
+}
+
+/// The fields of `systemd.mount-extra=WHAT:WHERE[:FSTYPE[:OPTIONS]]`. Source: systemd-fstab-generator(8).
+fn extra_mounts(cmdline: &Cmdline) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+    cmdline
+        .with_key("systemd.mount_extra")
+        .filter_map(|word| word.value.as_deref())
+        .map(|value| value.split(|&b| b == b':'))
+}
+
+/// The same as [`Fstab::is_from_network`] for mounts of the kernel command line.
+fn is_extra_from_network(path: &MountPoint, cmdline: &Cmdline) -> bool {
+    extra_mounts(cmdline).any(|mut fields| {
+        let place = fields.nth(1).and_then(|place| MountPoint::new(place).ok());
+        let (vfstype, options) = (fields.next(), fields.next());
+        place.is_some_and(|place| place.as_bytes() != b"/" && path.is_at_or_below(&place))
+            && fstab::needs_network(
+                vfstype.unwrap_or_default(),
+                options.unwrap_or_default().split(|&b| b == b','),
+            )
+    })
 }
 
 /// The moment at which `/usr` is made read-only.
@@ -256,8 +283,10 @@ pub enum Stage {
     Late,
     /// Where no initramfs ran, in the first process, before it becomes the real init.
     Init,
-    /// In the real root.
+    /// In the real root, before the file systems of fstab are mounted.
     Host,
+    /// In the real root, at any time after that.
+    Sync,
 }
 
 impl fmt::Display for Stage {
@@ -267,6 +296,7 @@ impl fmt::Display for Stage {
             Stage::Late => "late",
             Stage::Init => "init",
             Stage::Host => "host",
+            Stage::Sync => "sync",
         })
     }
 }
@@ -280,6 +310,8 @@ pub enum Installation {
     NoBootProgram,
     /// The generator is missing, or masked by an empty file or a link to /dev/null.
     NoGenerator,
+    /// No systemd would run the generator, and no runlevel of OpenRC has our script.
+    NobodyToLock,
 }
 
 /// What a stage finds.
@@ -341,7 +373,7 @@ pub enum Why {
     NoRoot,
     /// The root has no `/usr` directory.
     NoUsr,
-    /// Something will still be mounted on `/usr`; the late stage does it.
+    /// Something will still be mounted on `/usr`; a later stage does it.
     UsrComesLater,
     /// The root is an overlay that is unmounted and mounted again; a mount below it would be in the way.
     OverlayRoot,
@@ -355,6 +387,8 @@ pub enum Why {
     NoBootProgram,
     /// The root's generator is missing or masked: nobody would lock the package database.
     NoGenerator,
+    /// The root has no systemd, and our script is in no runlevel: nobody would lock the package database.
+    NobodyToLock,
 }
 
 impl fmt::Display for Why {
@@ -363,13 +397,16 @@ impl fmt::Display for Why {
             Why::NotStrict => "usrpolicy is not strict",
             Why::NoRoot => "no root file system is mounted here yet",
             Why::NoUsr => "there is no such directory",
-            Why::UsrComesLater => "something is still to be mounted there; the late stage makes it read-only",
+            Why::UsrComesLater => "something is still to be mounted there; it becomes read-only after that",
             Why::OverlayRoot => "the root is an overlay that is mounted again later; it becomes read-only in the real root",
             Why::AlreadyReadOnly => "already read-only",
             Why::ReadOnlyByNature => "its file system cannot be written",
             Why::Merged => "extensions are merged over it",
             Why::NoBootProgram => {
                 "left writable: the root has no /usr/lib/usr-policy/usr-policy-generator, and nobody would lock the package database; install usr-policy there, or rebuild the initramfs without it"
+            }
+            Why::NobodyToLock => {
+                "left writable: the root has no systemd, and no runlevel of OpenRC has the script usr-policy, so nobody would lock the package database; add it with rc-update add usr-policy boot"
             }
             Why::NoGenerator => {
                 "left writable: usr-policy-generator is missing from the root's system-generators or masked there, and nobody would lock the package database; unmask it, or boot with usrpolicy=off"
@@ -413,10 +450,11 @@ impl Plan {
             Installation::Whole => None,
             Installation::NoBootProgram => Some(Why::NoBootProgram),
             Installation::NoGenerator => Some(Why::NoGenerator),
+            Installation::NobodyToLock => Some(Why::NobodyToLock),
         };
         match (stage, missing) {
             // In the real root we are the proof that the program is there.
-            (Stage::Host, _) | (_, None) => {}
+            (Stage::Host | Stage::Sync, _) | (_, None) => {}
             // The late stage will see it too; an error is said once.
             (Stage::Early, Some(why)) => return Step::Leave(why),
             (_, Some(why)) => return Step::Refuse(why),
@@ -437,11 +475,15 @@ impl Plan {
         match (usr.is_usr_itself, is_read_only) {
             // Somebody's bind in the real root, such as PID 1's own with ProtectSystem=yes. In the initramfs the switch
             // to the real root parts them.
-            (true, _) if stage == Stage::Host && is_peer_of_parent => {
+            (true, _) if matches!(stage, Stage::Host | Stage::Sync) && is_peer_of_parent => {
                 Step::LeavePeerGroup { is_read_only }
             }
             (true, true) => Step::Leave(Why::AlreadyReadOnly),
             (true, false) => Step::SetReadOnly,
+            // A bind would be taken for the mount that is still to come, and hide it for good.
+            (false, _) if owner != Owner::UsrPolicy && stage != Stage::Sync => {
+                Step::Leave(Why::UsrComesLater)
+            }
             (false, _) => Step::Bind {
                 recursive: usr.has_submounts,
             },

@@ -876,7 +876,9 @@ fn checked_path(path: &[u8]) -> Result<MountPoint, Complaint> {
             return Err(refuse(Refusal::Kept(kept)));
         }
     }
-    if !crate::unit::can_hold(mount_point.as_bytes()) {
+    // A condition names each directory on the way.
+    let mut names = mount_point.as_bytes().split(|&byte| byte == b'/');
+    if !names.all(crate::unit::can_hold) {
         return Err(refuse(Refusal::NotForUnits));
     }
     if crate::unit_name::mount_unit(&mount_point).is_err() {

@@ -198,30 +198,61 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     if !plan.is_strict() {
         return (tree, failures);
     }
-    let mut units = Vec::new();
+    let mut before_sysext = [APPLY_SERVICE].map(str::to_owned).to_vec();
     for mount in &plan.mounts {
         match unit_of(&mount.rule) {
             Err(too_long) => failures.push(too_long),
             Ok(unit) => {
                 mount_files(&mut tree, plan, mount, &unit);
-                units.push(unit);
+                // What the network brings comes after everything that may need an extension.
+                if !mount.is_from_network {
+                    before_sysext.push(unit);
+                }
             }
         }
     }
-    for service in [APPLY_SERVICE, LOCK_SERVICE] {
-        if service == LOCK_SERVICE && plan.mount_of(Role::Database).is_none() {
-            continue;
-        }
-        tree.wants(
-            Directory::Normal,
-            "local-fs.target",
-            service,
-            &[UNIT_DIRECTORY, "/", service].concat(),
-        );
-    }
+    let path = [UNIT_DIRECTORY, "/", APPLY_SERVICE].concat();
+    tree.wants(Directory::Normal, LOCAL, APPLY_SERVICE, &path);
+    lock_service(&mut tree, plan);
     remount_fs(&mut tree, plan, normal);
-    sysext(&mut tree, plan, &units);
+    sysext(&mut tree, plan, &before_sysext);
     (tree, failures)
+}
+
+/// What local file systems are ordered before, and those that the network brings. Source: systemd.special(7).
+const LOCAL: &str = "local-fs.target";
+const REMOTE: &str = "remote-fs.target";
+
+fn target_of(mount: &PlannedMount) -> &'static str {
+    if mount.is_from_network { REMOTE } else { LOCAL }
+}
+
+/// Pulls the lock service in, and orders it: it runs after mounts of others that it makes read-only.
+fn lock_service(tree: &mut UnitTree, plan: &Plan) {
+    let of_others = |mount: &&PlannedMount| {
+        matches!(mount.rule.role, Role::Usr | Role::Database) && mount.owner != Owner::UsrPolicy
+    };
+    let mut after = plan.mounts.iter().filter(of_others).peekable();
+    let database = plan.mount_of(Role::Database);
+    if database.is_none() && after.peek().is_none() {
+        return;
+    }
+    let target = database.map_or(LOCAL, target_of);
+    let mut text = Text::new();
+    text.section("Unit");
+    for unit in after.filter_map(|mount| unit_of(&mount.rule).ok()) {
+        text.set("After", &unit);
+    }
+    if target == LOCAL {
+        text.set("Before", "local-fs.target systemd-sysext.service");
+    } else {
+        // The network may need what comes after local-fs.target.
+        text.set("Before", REMOTE);
+    }
+    let name = [LOCK_SERVICE, ".d/", DROP_IN].concat();
+    tree.file(Directory::Normal, name, text.0);
+    let path = [UNIT_DIRECTORY, "/", LOCK_SERVICE].concat();
+    tree.wants(Directory::Normal, target, LOCK_SERVICE, &path);
 }
 
 /// The unit of one mount, the link that pulls it in, and what orders somebody else's.
@@ -240,16 +271,8 @@ fn mount_files(tree: &mut UnitTree, plan: &Plan, mount: &PlannedMount, unit: &st
     }
     if mount.owner == Owner::UsrPolicy || mount.rule.role == Role::Usr {
         tree.file(directory, unit, mount_unit_text(plan, mount, unit));
-        tree.wants(directory, "local-fs.target", unit, &["../", unit].concat());
-    } else {
-        // The database has a mount of its own, which is locked once it is there.
-        let mut text = Text::new();
-        text.section("Unit").set("After", unit);
-        tree.file(
-            Directory::Normal,
-            [LOCK_SERVICE, ".d/", DROP_IN].concat(),
-            text.0,
-        );
+        let target = target_of(mount);
+        tree.wants(directory, target, unit, &["../", unit].concat());
     }
 }
 
@@ -315,25 +338,35 @@ fn mount_unit_text(plan: &Plan, mount: &PlannedMount, unit: &str) -> Vec<u8> {
         (_, Treatment::Tmpfs(_)) => {
             // nofail takes away the order that mount units have by themselves.
             text.set("After", APPLY_SERVICE)
-                .set("Before", "local-fs.target");
+                .set("Before", target_of(mount));
         }
         _ => {
             text.set("After", APPLY_SERVICE);
         }
     }
+    // systemd then orders it with the network, as it does what lies below.
+    let netdev = if mount.is_from_network {
+        ",_netdev"
+    } else {
+        ""
+    };
     text.section("Mount");
     if let Treatment::Tmpfs(options) = rule.treatment {
         text.set("What", "tmpfs")
             .set_escaped("Where", "", path)
             .set("Type", "tmpfs");
-        text.set_escaped("Options", "", format!("{options},nofail").as_bytes());
+        text.set_escaped(
+            "Options",
+            "",
+            format!("{options},nofail{netdev}").as_bytes(),
+        );
     } else {
         text.set_escaped("What", "", path)
             .set_escaped("Where", "", path)
             .set("Type", "none");
         // private, then shared: a peer group of its own. In the root's group every overlay of systemd-sysext would be
         // propagated here and appear twice; left private, a merge would not be seen at all.
-        text.set("Options", "bind,ro,private,shared");
+        text.set("Options", &["bind,ro,private,shared", netdev].concat());
     }
     text.0
 }
@@ -377,15 +410,10 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
 }
 
 /// Extensions are merged over what is locked already, and never with a writable layer.
-fn sysext(tree: &mut UnitTree, plan: &Plan, units: &[String]) {
+fn sysext(tree: &mut UnitTree, plan: &Plan, after: &[String]) {
     const SERVICE: &str = "systemd-sysext.service";
-    let mut after = [APPLY_SERVICE, " ", LOCK_SERVICE].concat();
-    for unit in units {
-        after.push(' ');
-        after.push_str(unit);
-    }
     let mut text = Text::new();
-    text.section("Unit").set("After", &after);
+    text.section("Unit").set("After", &after.join(" "));
     text.section("Service")
         .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no");
     tree.file(

@@ -516,7 +516,10 @@ impl<'a> Judge<'a> {
         let (first, last) = (made.next(), made.next_back());
         let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
         let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
-        if let Some(event) = last.or(first).filter(|event| is(event, Stage::Host)) {
+        if let Some(event) = last
+            .or(first)
+            .filter(|event| is(event, Stage::Host) || is(event, Stage::Sync))
+        {
             let since = Seconds(event.boottime);
             let was_closed =
                 first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));

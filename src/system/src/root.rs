@@ -90,19 +90,33 @@ impl Root {
     /// # Errors
     /// The kernel's, where the directory may be there and cannot be opened.
     pub fn directory(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
-        self.open_directory(path, OFlags::empty())
+        self.or_none(path, self.open_at(path, OFlags::PATH | OFlags::DIRECTORY))
     }
 
-    /// The same; `None` also where a symbolic link leads there, over which systemd mounts nothing either.
+    /// The same; `None` also where a symbolic link is anywhere on the way, over which systemd mounts nothing either.
     ///
     /// # Errors
     /// The kernel's, where the directory may be there and cannot be opened.
     pub fn directory_itself(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
-        self.open_directory(path, OFlags::NOFOLLOW)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut directory = None;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let above = directory.as_ref().map_or(self.as_fd(), OwnedFd::as_fd);
+            let opened = rustix::fs::openat(above, name, flags, Mode::empty());
+            directory = Some(match self.or_none(path, opened)? {
+                Some(opened) => opened,
+                None => return Ok(None),
+            });
+        }
+        Ok(directory)
     }
 
-    fn open_directory(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, Failure> {
-        match self.open_at(path, OFlags::PATH | OFlags::DIRECTORY | flags) {
+    fn or_none(
+        &self,
+        path: &str,
+        opened: Result<OwnedFd, Errno>,
+    ) -> Result<Option<OwnedFd>, Failure> {
+        match opened {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(Failure::new(self.join(path), "cannot open", error)),

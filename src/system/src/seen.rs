@@ -21,6 +21,9 @@ const GENERATOR_DIRECTORIES: [&str; 3] = [
     "/usr/lib/systemd/system-generators",
 ];
 
+/// Where OpenRC has its runlevels. Source: rc-update(8).
+const RUNLEVELS: &str = "/etc/runlevels";
+
 /// Looks at a root and its `/usr`; the descriptor is the `/usr` directory that was looked at.
 ///
 /// # Errors
@@ -155,14 +158,32 @@ pub fn installation(root: &Root) -> Installation {
         let path = format!("{directory}/usr-policy-generator");
         // The name counts, wherever it leads: a link to /dev/null masks the generator.
         if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
-            return if is_program(root, &path) {
-                Installation::Whole
-            } else {
-                Installation::NoGenerator
+            return match (is_program(root, &path), is_locked_by_init(root)) {
+                (true, true) => Installation::Whole,
+                (true, false) => Installation::NobodyToLock,
+                (false, _) => Installation::NoGenerator,
             };
         }
     }
     Installation::NoGenerator
+}
+
+/// Whether what starts the root also runs what of usr-policy locks the database: systemd its generators, OpenRC the scripts
+/// of its runlevels.
+fn is_locked_by_init(root: &Root) -> bool {
+    let has_systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"]
+        .iter()
+        .any(|path| is_program(root, path));
+    let has_script = || {
+        let runlevels = root.names(RUNLEVELS).unwrap_or_default();
+        runlevels.iter().any(|runlevel| {
+            let script = format!("{RUNLEVELS}/{}/usr-policy", runlevel.display());
+            // A link, whose target may be in what is not mounted yet.
+            root.open_at(&script, OFlags::PATH | OFlags::NOFOLLOW)
+                .is_ok()
+        })
+    };
+    has_systemd || has_script()
 }
 
 /// Whether a path of the root leads to a regular file that is not empty and may be executed.
