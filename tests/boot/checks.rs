@@ -617,10 +617,11 @@ fn pacman_answers(seen: &Observed) -> Result<(), String> {
     })
 }
 
+/// Those of systemd-sysext: a volatile root is an overlay as well.
 fn overlays_at_usr(mounts: &Table) -> usize {
     mounts
         .below("/usr")
-        .filter(|mount| mount.fs_type == "overlay")
+        .filter(|mount| mount.fs_type == "overlay" && mount.source == "sysext")
         .count()
 }
 

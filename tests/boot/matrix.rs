@@ -96,7 +96,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", "/usr/local on its own partition, usrpolicy.path=/usr/local:rw", "dracut"], Holds, Check, "trixie-dracut-usr-local-on-its-own-partition-is-no-warning-where-it-is-meant"),
     cell(["trixie", "ProtectSystem=yes", "dracut"], Holds, Matrix, "trixie-dracut-protect-system-finds-usr-read-only-and-there-is-no-second-mount"),
     cell(["trixie", "ProtectSystem=yes", "dracut without our part"], Provided("PID 1"), Check, "trixie-dracut-protect-system-without-the-initramfs-part-holds-and-an-extension-is-merged-once"),
-    cell(["trixie", "systemd.volatile=yes", "dracut"], Holds, Matrix, "trixie-dracut-volatile-yes-holds-without-a-database"),
+    cell(["trixie", "systemd.volatile=yes", "dracut"], Provided("systemd-volatile-root"), Matrix, "trixie-dracut-volatile-yes-holds-without-a-database"),
     cell(["trixie", "systemd.volatile=state", "dracut"], Holds, Matrix, "trixie-dracut-volatile-state-holds-without-a-database"),
     cell(["trixie", "systemd.volatile=overlay", "dracut"], Holds, Matrix, "trixie-dracut-volatile-overlay-holds"),
     cell(["trixie", "overlay of dracut", "dracut"], Late, Matrix, "trixie-dracut-an-overlay-of-dracut-holds-late-and-the-log-says-why"),
