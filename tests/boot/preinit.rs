@@ -53,6 +53,7 @@ fn image(name: &str, layout: Layout, extras: impl IntoIterator<Item = Extra>) ->
         root: contents.clone(),
         root_extras: guest::root()?,
         layout,
+        share: None,
         initramfs: Initramfs::None,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),
