@@ -100,6 +100,9 @@ fn run() -> Result<Conclusion> {
     {
         eprintln!("boot: {outdated}");
     }
+    for cell in matrix::not_run() {
+        eprintln!("boot: {cell}");
+    }
     let boots = Arc::new(Boots::new(cache, stage));
     if let Ok(times) = env::var(SOAK) {
         let times = times

@@ -132,12 +132,13 @@ impl Boot<'_> {
         let Some(share) = self.made.share else {
             return Ok(None);
         };
-        match (&self.made.kernel, &self.made.server) {
-            (Some(kernel), Some(initramfs)) => {
+        match (&self.made.kernel, &self.made.server, share.server.access()) {
+            (Some(kernel), Some(initramfs), Some(access)) => {
                 let serves = Serves {
                     kernel,
                     initramfs,
                     disk: &self.made.disks.join(share.label),
+                    access,
                 };
                 Neighbour::start(&serves, self.dir).map(Some)
             }

@@ -8,7 +8,7 @@ use super::error::Result;
 use super::initramfs::{self, Initramfs};
 use super::key::Key;
 use super::layout::Layout;
-use super::neighbour::{self, Server, Share};
+use super::neighbour::{self, Share};
 use super::suite::{Suite, System};
 use super::tree::{Contents, Extra, Product, Tree};
 
@@ -102,7 +102,9 @@ impl Image {
             })?),
         };
         let server = self.server()?;
-        let server = server.map(|server| server.make(cache, &system)).transpose()?;
+        let server = server
+            .map(|server| server.make(cache, &system))
+            .transpose()?;
         let disks = cache.get(DISKS, &self.name, &disk_key, |dir| {
             let log = cache.log(DISKS, &self.name)?;
             let mut tree = mounted(&system, &self.root, &self.root_extras, stage, &log)?;
@@ -125,10 +127,8 @@ impl Image {
 
     /// The initramfs of the other machine, where there is one.
     fn server(&self) -> Result<Option<ServerInitramfs>> {
-        let runs = self
-            .share
-            .is_some_and(|share| share.server == Server::Runs);
-        runs.then(|| ServerInitramfs::new(self.suite)).transpose()
+        let access = self.share.and_then(|share| share.server.access());
+        access.map(|_| ServerInitramfs::new(self.suite)).transpose()
     }
 }
 

@@ -53,7 +53,12 @@ const DRACUT_DRIVERS: &str =
     "virtio_pci virtio_blk virtio_console ext4 btrfs erofs overlay loop squashfs";
 
 /// What of these a machine needs whose /usr is shared over NFS; its drivers are named, so that not all of them come.
-const OF_A_NETWORK: [&str; 4] = ["nfs", "network", "systemd-networkd", "kernel-network-modules"];
+const OF_A_NETWORK: [&str; 4] = [
+    "nfs",
+    "network",
+    "systemd-networkd",
+    "kernel-network-modules",
+];
 
 /// Its drivers.
 const NFS_DRIVERS: &str = "virtio_net nfs nfsv4";

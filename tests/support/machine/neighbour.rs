@@ -30,10 +30,24 @@ pub struct Share {
 /// What is at the other end of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// A machine that shares the part, for everybody to write.
-    Runs,
+    /// A machine that takes writes.
+    ReadWrite,
+    /// A machine that refuses them.
+    ReadOnly,
     /// Nobody.
     IsDead,
+}
+
+impl Server {
+    /// The option of exports(5); `None` where there is nobody.
+    #[must_use]
+    pub fn access(self) -> Option<&'static str> {
+        match self {
+            Self::ReadWrite => Some("rw"),
+            Self::ReadOnly => Some("ro"),
+            Self::IsDead => None,
+        }
+    }
 }
 
 /// What the machine does, in an initramfs of busybox.
@@ -49,6 +63,9 @@ const MEMORY: u32 = 384;
 /// The words on its kernel command line.
 const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 mitigations=off init_on_alloc=0 apparmor=0 audit=0 nokaslr net.ifnames=0";
 
+/// Octets in a packet: each costs an emulated machine the same, whatever is in it.
+const PACKET: u32 = 32768;
+
 /// What it writes to its console when a client may come.
 const READY: &str = "serving ";
 
@@ -58,10 +75,10 @@ const TIME_LIMIT: Duration = Duration::from_mins(2);
 /// How often to look.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Everything that decides how the machine runs and is not a file of it, for the key of a boot.
+/// Everything that decides what the machine does beside the suite, for the key of a boot.
 #[must_use]
 pub fn recipe(share: Share) -> String {
-    format!("{share:?} {MEMORY} {WORDS} {SERVER} {CLIENT}")
+    format!("{share:?} {MEMORY} {PACKET} {WORDS} {SERVER} {CLIENT} {INSTALL} {SCRIPT}")
 }
 
 /// What makes the machine's initramfs, and what is in the tree where it is made.
@@ -107,7 +124,9 @@ impl Network {
                 "dgram,id=net,local.type=unix,local.path={here},remote.type=unix,remote.path={there}"
             ),
             "-device".to_owned(),
-            format!("virtio-net-pci,netdev=net,mac=52:54:00:00:00:{number:02},romfile="),
+            format!(
+                "virtio-net-pci,netdev=net,mac=52:54:00:00:00:{number:02},host_mtu={PACKET},romfile="
+            ),
         ]
     }
 }
@@ -128,6 +147,8 @@ pub struct Serves<'a> {
     pub initramfs: &'a Path,
     /// The disk that is shared; what is written to it is forgotten.
     pub disk: &'a Path,
+    /// How: an option of exports(5).
+    pub access: &'static str,
 }
 
 impl Neighbour {
@@ -209,10 +230,7 @@ fn command(serves: &Serves<'_>, network: &Network, console: &Path, log: &Path) -
         .arg(serves.kernel)
         .arg("-initrd")
         .arg(serves.initramfs)
-        .args([
-            "-append",
-            &format!("{WORDS} ip={SERVER}/24 share={CLIENT}"),
-        ])
+        .args(["-append", &format!("{WORDS} ip={SERVER}/24 share={CLIENT}")])
         .stdin(Stdio::null())
         .stdout(file.try_clone().at(log)?)
         .stderr(file);

@@ -167,7 +167,11 @@ impl Qemu<'_> {
             )
             .args(drive("input", self.input, "readonly=on"))
             .args(drive("output", self.output, "snapshot=off"))
-            .args(self.network.iter().flat_map(|network| network.of_the_client()))
+            .args(
+                self.network
+                    .iter()
+                    .flat_map(|network| network.of_the_client()),
+            )
             .args([
                 "-serial".to_owned(),
                 format!("file:{}", self.console.display()),

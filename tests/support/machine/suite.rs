@@ -173,7 +173,12 @@ impl Suite {
             // switch_root has moved to util-linux-extra, and systemd-repart has become a package of its own.
             Self::Forky => &["systemd-repart", "util-linux-extra"],
             // The network in an initramfs, and both ends of a share.
-            Self::Nfs => &["dracut-network", "iproute2", "nfs-common", "nfs-kernel-server"],
+            Self::Nfs => &[
+                "dracut-network",
+                "iproute2",
+                "nfs-common",
+                "nfs-kernel-server",
+            ],
         }
     }
 
