@@ -78,7 +78,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// Everything that decides what the machine does beside the suite, for the key of a boot.
 #[must_use]
 pub fn recipe(share: Share) -> String {
-    format!("{share:?} {MEMORY} {PACKET} {WORDS} {SERVER} {CLIENT} {INSTALL} {SCRIPT}")
+    let words = share.server.access().map(words);
+    format!("{share:?} {MEMORY} {PACKET} {words:?} {INSTALL} {SCRIPT}")
+}
+
+/// Its kernel command line.
+fn words(access: &str) -> String {
+    format!("{WORDS} ip={SERVER}/24 client={CLIENT} access={access}")
 }
 
 /// What makes the machine's initramfs, and what is in the tree where it is made.
@@ -230,7 +236,7 @@ fn command(serves: &Serves<'_>, network: &Network, console: &Path, log: &Path) -
         .arg(serves.kernel)
         .arg("-initrd")
         .arg(serves.initramfs)
-        .args(["-append", &format!("{WORDS} ip={SERVER}/24 share={CLIENT}")])
+        .args(["-append", &words(serves.access)])
         .stdin(Stdio::null())
         .stdout(file.try_clone().at(log)?)
         .stderr(file);
