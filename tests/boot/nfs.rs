@@ -13,21 +13,13 @@ use crate::layouts::{HOLDS, OFF_WITH_USR, ROOT_LINE, USR, case, holds_but_for, w
 use crate::preinit::{OFF_AND_MOUNTED, holds_since_pre_init};
 use crate::words::verify_says;
 
+const STRICT: &str = "usrpolicy=strict";
+
 /// How long systemd waits for the share.
 const PATIENCE: &str = "30s";
 
 /// Pre-init on such a machine.
 pub const PRE_INIT: &str = "trixie-pre-init-usr-over-nfs-holds-from-the-first-process-to-shutdown";
-
-/// The words on the kernel command line by which the machine gets its address before /usr is there, and more.
-macro_rules! network {
-    ($more:literal) => {
-        concat!(
-            "net.ifnames=0 rd.neednet=1 ip=192.0.2.2:::255.255.255.0::eth0:none",
-            $more
-        )
-    };
-}
 
 /// The cases.
 ///
@@ -75,11 +67,11 @@ fn served(writable: &Image, read_only: &Image) -> [Case; 4] {
     };
     let off = "trixie-dracut-usr-over-nfs-stays-writable-without-the-word";
     [
-        case(off, writable, network!(""), None, OFF_WITH_USR),
+        case(off, writable, "", None, OFF_WITH_USR),
         case(
             "trixie-dracut-usr-over-nfs-is-never-writable-though-fstab-and-export-say-rw",
             writable,
-            network!(" usrpolicy=strict"),
+            STRICT,
             Some(off),
             |seen, twin| {
                 let mut complaints = holds_but_for(seen, twin, &[]);
@@ -91,14 +83,14 @@ fn served(writable: &Image, read_only: &Image) -> [Case; 4] {
         case(
             "trixie-dracut-usr-over-nfs-with-ro-in-the-export-is-read-only",
             &refuses,
-            network!(" usrpolicy=strict"),
+            STRICT,
             Some(off),
             HOLDS,
         ),
         case(
             "trixie-dracut-usr-over-nfs-with-ro-in-fstab-is-read-only",
             read_only,
-            network!(" usrpolicy=strict"),
+            STRICT,
             Some(off),
             HOLDS,
         ),
@@ -113,7 +105,7 @@ fn dead(image: &Image) -> [Case; 2] {
     };
     let off = "trixie-dracut-a-dead-nfs-server-ends-the-boot-when-fstab-says-without-the-word";
     [
-        case(off, &image, network!(""), None, |seen, _| {
+        case(off, &image, "", None, |seen, _| {
             let mut complaints = ends_when_fstab_says(&seen.console);
             // A judge who cannot turn red proves nothing.
             let other = |wait: &str| format!("{}\n{wait}\n", seen.console);
@@ -130,7 +122,7 @@ fn dead(image: &Image) -> [Case; 2] {
         case(
             "trixie-dracut-a-dead-nfs-server-holds-the-boot-no-longer-than-fstab-says",
             &image,
-            network!(" usrpolicy=strict"),
+            STRICT,
             Some(off),
             |seen, twin| {
                 let mut complaints = ends_when_fstab_says(&seen.console);
@@ -224,17 +216,11 @@ fn pre_init(image: &Image) -> Result<[Case; 2]> {
     };
     let off = "trixie-pre-init-usr-over-nfs-is-mounted-as-fstab-says-without-the-word";
     Ok([
-        case(
-            off,
-            &image,
-            network!(" init=/usr-policy-init"),
-            None,
-            OFF_AND_MOUNTED,
-        ),
+        case(off, &image, "init=/usr-policy-init", None, OFF_AND_MOUNTED),
         case(
             PRE_INIT,
             &image,
-            network!(" init=/usr-policy-init usrpolicy=strict"),
+            "init=/usr-policy-init usrpolicy=strict",
             Some(off),
             holds_since_pre_init,
         ),

@@ -140,7 +140,16 @@ impl Boot<'_> {
                     disk: &self.made.disks.join(share.label),
                     access,
                 };
-                Neighbour::start(&serves, self.dir).map(Some)
+                let console = self.dir.join("server.log");
+                let started = Neighbour::start(&serves, &console);
+                match (&started, fault_of_the_emulator(&console)) {
+                    (Err(_), Some(fault)) => {
+                        eprintln!("{}: {fault}; booting once more", console.display());
+                        Neighbour::start(&serves, &console)
+                    }
+                    _ => started,
+                }
+                .map(Some)
             }
             _ => Neighbour::nobody().map(Some),
         }

@@ -16,7 +16,7 @@ use super::tree::Extra;
 
 /// The addresses of the two; those of documentation (RFC 5737), which no machine has.
 pub const SERVER: &str = "192.0.2.1";
-pub const CLIENT: &str = "192.0.2.2";
+const CLIENT: &str = "192.0.2.2";
 
 /// A part of a layout that is no disk of the machine that is booted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,13 @@ const TICK: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn recipe(share: Share) -> String {
     let words = share.server.access().map(words);
-    format!("{share:?} {MEMORY} {PACKET} {words:?} {INSTALL} {SCRIPT}")
+    let client = words_of_the_client();
+    format!("{share:?} {MEMORY} {PACKET} {words:?} {client} {INSTALL} {SCRIPT}")
+}
+
+/// What the machine that is booted has on its kernel command line: it gets its address before /usr is there.
+pub(super) fn words_of_the_client() -> String {
+    format!("net.ifnames=0 rd.neednet=1 ip={CLIENT}:::255.255.255.0::eth0:none")
 }
 
 /// Its kernel command line.
@@ -169,14 +175,14 @@ impl Neighbour {
         })
     }
 
-    /// Starts the other machine, and waits until it serves. Its console goes to `DIR/server.log`.
+    /// Starts the other machine, and waits until it serves. What QEMU says goes beside its console.
     ///
     /// # Errors
     /// It does not come so far.
-    pub fn start(serves: &Serves<'_>, dir: &Path) -> Result<Self> {
-        let (console, log) = (dir.join("server.log"), dir.join("server-qemu.log"));
+    pub fn start(serves: &Serves<'_>, console: &Path) -> Result<Self> {
+        let log = console.with_extension("qemu.log");
         let mut neighbour = Self::nobody()?;
-        let machine = command(serves, &neighbour.network, &console, &log)?.spawn();
+        let machine = command(serves, &neighbour.network, console, &log)?.spawn();
         neighbour.machine = Some(machine.map_err(|error| {
             Error::new(format!(
                 "{PROGRAM}: {error}; tests/requirements boot installs what is needed"
@@ -184,7 +190,7 @@ impl Neighbour {
         })?);
         let began = Instant::now();
         loop {
-            let said = fs::read(&console).unwrap_or_default();
+            let said = fs::read(console).unwrap_or_default();
             if String::from_utf8_lossy(&said)
                 .lines()
                 .any(|line| line.starts_with(READY))
@@ -201,7 +207,7 @@ impl Neighbour {
                 return Err(Error::new(format!(
                     "the server does not serve; {} ends with\n{}\n{}",
                     console.display(),
-                    tail(&console, 15),
+                    tail(console, 15),
                     tail(&log, 5)
                 )));
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::base::ROOT_LABEL;
 use super::command::tail;
 use super::error::{At, Error, Result};
-use super::neighbour::Network;
+use super::neighbour::{Network, words_of_the_client};
 use super::uml;
 
 /// The emulator.
@@ -64,7 +64,7 @@ pub struct Qemu<'a> {
     pub console: &'a Path,
     /// What it writes to the second.
     pub lines: &'a Path,
-    /// The network that it has, if any: an `eth0` (`net.ifnames=0`).
+    /// The network that it has, if any: `eth0`.
     pub network: Option<&'a Network>,
 }
 
@@ -159,6 +159,8 @@ impl Qemu<'_> {
     fn command(&self, kernel: &Path, log: &Path) -> Result<Command> {
         let file = File::create(log).at(log)?;
         let mut command = bare(MEMORY);
+        let network = self.network.map(|_| format!(" {}", words_of_the_client()));
+        let network = network.unwrap_or_default();
         command
             .args(
                 self.names
@@ -190,7 +192,7 @@ impl Qemu<'_> {
             .args([
                 "-append".to_owned(),
                 format!(
-                    "root=LABEL={ROOT_LABEL} {} {WORDS} {}",
+                    "root=LABEL={ROOT_LABEL} {} {WORDS}{network} {}",
                     access(self.words),
                     self.words
                 ),
