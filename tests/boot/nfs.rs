@@ -126,6 +126,10 @@ fn dead(image: &Image) -> [Case; 2] {
             Some(off),
             |seen, twin| {
                 let mut complaints = ends_when_fstab_says(&seen.console);
+                // Not that usr-policy is to be installed there.
+                if !seen.console.contains("/sysroot/usr: not mounted, although") {
+                    complaints.push("the console does not say what is wrong with /usr".to_owned());
+                }
                 let twin = twin.map(|twin| failures(&twin.console));
                 if twin.as_ref() != Some(&failures(&seen.console)) {
                     complaints.push(format!(
