@@ -491,6 +491,7 @@ fn shellcheck_has_nothing_to_say_about_the_hooks_and_what_tests_them() {
         .args([INSTALL_HOOK, RUNTIME_HOOK, MODULE_SETUP, PRE_PIVOT_HOOK])
         .args(recorders)
         .args(builders)
+        .args(["serve", "serve.install"].map(|name| format!("tests/support/nfs/{name}")))
         .current_dir(repository()));
 }
 

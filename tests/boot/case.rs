@@ -86,6 +86,7 @@ pub fn half_dracut(
         root: root.clone(),
         root_extras: guest::root()?,
         layout: Layout::whole(),
+        share: None,
         initramfs: Initramfs::Dracut,
         initramfs_tree: initramfs_tree.clone(),
         initramfs_extras: guest::initrd()?,

@@ -12,6 +12,7 @@ mod layouts;
 mod matrix;
 mod mkinitcpio;
 mod mounts;
+mod nfs;
 mod observed;
 mod oddities;
 mod openrc;
@@ -75,6 +76,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(volatile::cases()?);
     cases.extend(suites::cases()?);
     cases.extend(undoers::cases()?);
+    cases.extend(nfs::cases()?);
     let left_out = matrix::is_left_out_of_check(&cases[others..]);
     let cases = Arc::new(cases);
     if arguments.list {
@@ -97,6 +99,9 @@ fn run() -> Result<Conclusion> {
         && let Some(outdated) = matrix::outdated()?
     {
         eprintln!("boot: {outdated}");
+    }
+    for cell in matrix::not_run() {
+        eprintln!("boot: {cell}");
     }
     let boots = Arc::new(Boots::new(cache, stage));
     if let Ok(times) = env::var(SOAK) {

@@ -11,6 +11,7 @@ use usr_policy_tests::machine::key::Key;
 use usr_policy_tests::machine::{At, Result};
 
 use crate::case::Case;
+use crate::nfs;
 
 /// A cell.
 pub struct Cell {
@@ -34,6 +35,8 @@ enum Outcome {
     Provided(&'static str),
     /// A case of another cell shows it.
     Covered,
+    /// No kernel here can, for this reason; its case shows what can be shown.
+    NotRun(fn() -> String),
 }
 
 /// Which target boots it.
@@ -45,7 +48,7 @@ enum When {
     Matrix,
 }
 
-use Outcome::{Covered, Holds, Late, Provided};
+use Outcome::{Covered, Holds, Late, NotRun, Provided};
 use When::{Check, Matrix};
 
 const fn cell(
@@ -71,6 +74,7 @@ const IN_ROOT: &str = "/usr in the root";
 const OWN: &str = "/usr on its own partition, fstab rw";
 const LINE: &str = "/usr, /var/log, /var/cache and the database btrfs subvolumes in fstab";
 const MOUNT_USR: &str = "/usr only by mount.usr=";
+const NFS: &str = "/usr over NFS, fstab and export rw";
 const EROFS: &str = "/usr on erofs";
 const LATER: &str = "root ro, fstab rw";
 
@@ -102,6 +106,10 @@ const CELLS: &[Cell] = &[
     cell(["trixie", "overlay of dracut", "dracut"], Late, Matrix, "trixie-dracut-an-overlay-of-dracut-holds-late-and-the-log-says-why"),
     cell(["trixie", "/usr in the root, every undoer", "dracut"], Holds, Check, "trixie-dracut-strict-holds-after-every-undoer-or-verify-names-it"),
     cell(["trixie", "/usr on its own partition, every undoer", "dracut"], Holds, Check, "trixie-dracut-usr-on-its-own-partition-holds-after-every-undoer-or-verify-names-it"),
+    cell(["trixie", NFS, "dracut"], Holds, Check, "trixie-dracut-usr-over-nfs-is-never-writable-though-fstab-and-export-say-rw"),
+    cell(["trixie", "/usr over NFS, export ro", "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-with-ro-in-the-export-is-read-only"),
+    cell(["trixie", "/usr over NFS, fstab ro", "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-with-ro-in-fstab-is-read-only"),
+    cell(["trixie", "/usr over NFS, the server dead", "dracut"], Holds, Matrix, "trixie-dracut-a-dead-nfs-server-holds-the-boot-no-longer-than-fstab-says"),
     cell(["trixie", IN_ROOT, "dracut without systemd"], Holds, Matrix, "trixie-dracut-without-systemd-strict-holds-from-before-switch-root-to-shutdown"),
     cell(["trixie", OWN, "dracut without systemd"], Holds, Check, "trixie-dracut-without-systemd-usr-on-its-own-partition-is-never-writable"),
     cell(["trixie", IN_ROOT, "busybox"], Holds, Check, "trixie-busybox-strict-holds-from-before-switch-root-to-shutdown"),
@@ -116,6 +124,8 @@ const CELLS: &[Cell] = &[
     cell(["trixie", IN_ROOT, "no initramfs"], Late, Check, "trixie-without-an-initramfs-it-holds-late-and-verify-says-so"),
     cell(["trixie", IN_ROOT, "no initramfs, pre-init"], Holds, Matrix, "trixie-pre-init-usr-in-the-root-holds-from-the-first-process-to-shutdown"),
     cell(["trixie", OWN, "no initramfs, pre-init"], Holds, Check, "trixie-pre-init-strict-holds-from-the-first-process-to-shutdown"),
+    cell(["trixie", NFS, "no initramfs, pre-init"], NotRun(nfs::why_not_without_an_initramfs), Matrix, nfs::PRE_INIT),
+    cell(["trixie", NFS, "pre-init, its drivers loaded by an initramfs"], Holds, Matrix, nfs::PRE_INIT),
     cell(["trixie", OWN, "no initramfs, pre-init, OpenRC"], Late, Matrix, "trixie-openrc-closes-usr-late-where-fstab-says-rw-and-verify-says-so"),
     cell(["trixie", "/usr on its own partition, fstab ro", "no initramfs, pre-init, OpenRC"], Holds, Check, "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro"),
     cell(["bookworm", IN_ROOT, "dracut"], Holds, Check, "bookworm-dracut-strict-holds-from-before-switch-root-to-shutdown"),
@@ -140,8 +150,19 @@ impl fmt::Display for Cell {
             Late => f.write_str("late"),
             Provided(by) => write!(f, "provided by {by}"),
             Covered => write!(f, "not run: covered by {}", self.case),
+            NotRun(why) => write!(f, "not run: {}", why()),
         }
     }
+}
+
+/// A line for a person about every cell that no kernel here can run.
+pub fn not_run() -> Vec<String> {
+    let cells = CELLS
+        .iter()
+        .filter(|cell| matches!(cell.outcome, NotRun(_)));
+    cells
+        .map(|cell| format!("{}, {}, {}: {cell}", cell.suite, cell.layout, cell.start))
+        .collect()
 }
 
 /// The names of the cases that only `make check-matrix` boots, of these: cells of it, and twins of no others.

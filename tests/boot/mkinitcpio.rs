@@ -92,6 +92,7 @@ fn busybox(name: &str, initramfs: Initramfs) -> Result<Image> {
         root: installed(&[]),
         root_extras: guest::root()?,
         layout: Layout::whole(),
+        share: None,
         initramfs,
         initramfs_tree,
         initramfs_extras: guest::busybox_initrd()?,

@@ -79,6 +79,20 @@ impl Observed {
         })
     }
 
+    /// Reads what a boot has left that cannot come to its end: `console.log` alone.
+    ///
+    /// # Errors
+    /// The file is not there.
+    pub fn on_the_console(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            moments: BTreeMap::new(),
+            said: BTreeMap::new(),
+            watch: Watch::default(),
+            journal: Vec::new(),
+            console: text(&dir.join("console.log"))?,
+        })
+    }
+
     /// What was seen at a moment: `initrd`, `generator`, `early`, `local-fs`, `late`, or after a step: `step-NAME`.
     ///
     /// # Errors

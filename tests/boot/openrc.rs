@@ -40,6 +40,7 @@ fn image(name: &str, options: &str, extras: impl IntoIterator<Item = Extra>) -> 
         root: contents.clone(),
         root_extras: vec![guest::witness(guest::WITNESS)?],
         layout: Layout::of(Format::Ext4, [USR]),
+        share: None,
         initramfs: Initramfs::None,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),

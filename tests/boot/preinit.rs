@@ -8,7 +8,7 @@ use usr_policy_tests::machine::{
     At, Extra, Format, Image, Initramfs, Layout, Result, Suite, command, uml,
 };
 
-use crate::case::{Case, installed, with};
+use crate::case::{Case, Judge, installed, with};
 use crate::checks;
 use crate::guest;
 use crate::halves::holds_late;
@@ -38,6 +38,16 @@ const SPLIT_AND_SAID: [&str; 4] = [
     "an-unmerge-gives-the-writable-usr-back",
 ];
 
+/// Off, where pre-init mounts /usr as fstab says.
+pub const OFF_AND_MOUNTED: Judge = |seen, _| {
+    let mut complaints = checks::off_without_initramfs(seen).broken_but_for(&SPLIT_AND_SAID);
+    complaints.extend(said_in_the_log(
+        seen,
+        &["/usr: mounted", "starting /sbin/init"],
+    ));
+    complaints
+};
+
 /// An image that user-mode-linux starts.
 fn image(name: &str, layout: Layout, extras: impl IntoIterator<Item = Extra>) -> Result<Image> {
     let contents = with(
@@ -53,6 +63,7 @@ fn image(name: &str, layout: Layout, extras: impl IntoIterator<Item = Extra>) ->
         root: contents.clone(),
         root_extras: guest::root()?,
         layout,
+        share: None,
         initramfs: Initramfs::None,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),
@@ -83,15 +94,7 @@ fn usr_on_its_own() -> Result<Vec<Case>> {
             words: "init=/usr-policy-init",
             steps: steps.clone(),
             twin: None,
-            judge: |seen, _| {
-                let mut complaints =
-                    checks::off_without_initramfs(seen).broken_but_for(&SPLIT_AND_SAID);
-                complaints.extend(said_in_the_log(
-                    seen,
-                    &["/usr: mounted", "starting /sbin/init"],
-                ));
-                complaints
-            },
+            judge: OFF_AND_MOUNTED,
         },
         Case {
             name: "trixie-pre-init-strict-holds-from-the-first-process-to-shutdown",
@@ -135,7 +138,8 @@ fn usr_in_the_root() -> Result<Vec<Case>> {
     ])
 }
 
-fn holds_since_pre_init(seen: &Observed, twin: Option<&Observed>) -> Vec<String> {
+/// All that strict promises where pre-init is the first process.
+pub fn holds_since_pre_init(seen: &Observed, twin: Option<&Observed>) -> Vec<String> {
     let Some(twin) = twin else {
         return vec!["this needs its twin".to_owned()];
     };

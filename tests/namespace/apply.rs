@@ -379,6 +379,22 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "usr that fstab or the command line mounts and that is not there is said to be missing, not uninstalled",
+        || {
+            const SAID: &str = "<3> ROOT/usr: not mounted, although fstab or the kernel command line wants a file system there; the log has the failed mount before this line\n";
+            for cmdline in [STRICT, "rw usrpolicy=strict mount.usr=/dev/vdb"] {
+                System::with(cmdline, |system| {
+                    if cmdline == STRICT {
+                        system.write("/etc/fstab", "192.0.2.1:/usr /usr nfs rw 0 0\n");
+                    }
+                    // What a root has whose /usr is elsewhere.
+                    system.does(&["rm", "-r", "/usr/lib/usr-policy"]);
+                    nothing_is_done(system, &["late"], (1, SAID));
+                });
+            }
+        },
+    ),
+    (
         "an overlay root that dracut mounts again is left alone until the real root",
         || {
             System::with("rw usrpolicy=strict rd.overlay=1", |system| {

@@ -154,6 +154,7 @@ fn machine(cache: &Cache) -> Result<Made> {
         suite: SUITE,
         root: contents.clone(),
         layout: Layout::whole(),
+        share: None,
         initramfs: Initramfs::Dracut,
         initramfs_tree: contents,
         initramfs_extras: Vec::new(),
@@ -183,7 +184,7 @@ fn show(screen: &Screen, made: &Made, scene: &Scene, logs: &Path) -> Result<usiz
         made,
         words: scene.words,
         dir: logs,
-        proof: JOURNAL,
+        proof: Some(JOURNAL),
     };
     let mut transcript = Transcript::of(boot.lines());
     let mut output = Vec::new();

@@ -383,6 +383,8 @@ pub enum Why {
     ReadOnlyByNature,
     /// Extensions are merged over it; what lies beneath cannot be reached, and a bind on top would be unmerged.
     Merged,
+    /// What fstab or the kernel command line mounts there is not, so that the directory is empty.
+    NotMounted,
     /// The root has no boot program: nobody would lock the package database.
     NoBootProgram,
     /// The root's generator is missing or masked: nobody would lock the package database.
@@ -402,6 +404,9 @@ impl fmt::Display for Why {
             Why::AlreadyReadOnly => "already read-only",
             Why::ReadOnlyByNature => "its file system cannot be written",
             Why::Merged => "extensions are merged over it",
+            Why::NotMounted => {
+                "not mounted, although fstab or the kernel command line wants a file system there; the log has the failed mount before this line"
+            }
             Why::NoBootProgram => {
                 "left writable: the root has no /usr/lib/usr-policy/usr-policy-generator, and nobody would lock the package database; install usr-policy there, or rebuild the initramfs without it"
             }
@@ -446,8 +451,11 @@ impl Plan {
         if !seen.usr_exists {
             return Step::Refuse(Why::NoUsr);
         }
+        let is_missing =
+            owner != Owner::UsrPolicy && !seen.usr.as_ref().is_some_and(|usr| usr.is_usr_itself);
         let missing = match seen.installation {
             Installation::Whole => None,
+            Installation::NoBootProgram if is_missing => Some(Why::NotMounted),
             Installation::NoBootProgram => Some(Why::NoBootProgram),
             Installation::NoGenerator => Some(Why::NoGenerator),
             Installation::NobodyToLock => Some(Why::NobodyToLock),

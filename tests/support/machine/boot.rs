@@ -10,6 +10,7 @@ use super::command::{self, tail};
 use super::disk;
 use super::error::{At, Error, Result};
 use super::image::Made;
+use super::neighbour::{Neighbour, Serves};
 use super::qemu::{Ended, Qemu};
 use super::uml;
 
@@ -28,8 +29,9 @@ pub struct Boot<'a> {
     pub words: &'a str,
     /// Where all of it is kept. What is there from an earlier boot is removed.
     pub dir: &'a Path,
-    /// A file that the guest brings back if it has come to its end.
-    pub proof: &'a str,
+    /// A file that the guest brings back if it has come to its end; `None` where it cannot come there, and the console is
+    /// all that tells.
+    pub proof: Option<&'a str>,
 }
 
 impl Boot<'_> {
@@ -66,6 +68,7 @@ impl Boot<'_> {
         let (archive, output, log) = (file("input.tar"), file("output.tar"), file("log"));
         let (console, lines) = (self.console(), self.lines());
         disk::archive(input, &archive, &log)?;
+        let neighbour = self.neighbour()?;
         let machine = Qemu {
             kernel: self.made.kernel.as_deref(),
             initramfs: self.made.initramfs.as_deref(),
@@ -76,6 +79,7 @@ impl Boot<'_> {
             words: self.words,
             console: &console,
             lines: &lines,
+            network: neighbour.as_ref().map(Neighbour::network),
         };
         let began = Instant::now();
         let mut ended = Ended::TimeLimit;
@@ -95,10 +99,16 @@ impl Boot<'_> {
         for name in &self.made.names {
             cache::remove(&file(&uml::writes(name)))?;
         }
-        let mut unpack = Command::new("tar");
-        unpack.arg("--extract").arg("--file").arg(&output);
-        let unpacked = command::run(unpack.arg("-C").arg(&guest), &log);
-        if ended == Ended::TimeLimit || unpacked.is_err() || !guest.join(self.proof).exists() {
+        let came_to_its_end = match self.proof {
+            None => true,
+            Some(proof) => {
+                let mut unpack = Command::new("tar");
+                unpack.arg("--extract").arg("--file").arg(&output);
+                command::run(unpack.arg("-C").arg(&guest), &log).is_ok()
+                    && guest.join(proof).exists()
+            }
+        };
+        if ended == Ended::TimeLimit || !came_to_its_end {
             let what = match ended {
                 Ended::TimeLimit => "did not switch itself off in time",
                 Ended::ByItself => "brought nothing back",
@@ -115,6 +125,34 @@ impl Boot<'_> {
             cache::remove(done)?;
         }
         Ok(took)
+    }
+
+    /// The other machine, where a part of the layout is there; it is ready.
+    fn neighbour(&self) -> Result<Option<Neighbour>> {
+        let Some(share) = self.made.share else {
+            return Ok(None);
+        };
+        match (&self.made.kernel, &self.made.server, share.server.access()) {
+            (Some(kernel), Some(initramfs), Some(access)) => {
+                let serves = Serves {
+                    kernel,
+                    initramfs,
+                    disk: &self.made.disks.join(share.label),
+                    access,
+                };
+                let console = self.dir.join("server.log");
+                let started = Neighbour::start(&serves, &console);
+                match (&started, fault_of_the_emulator(&console)) {
+                    (Err(_), Some(fault)) => {
+                        eprintln!("{}: {fault}; booting once more", console.display());
+                        Neighbour::start(&serves, &console)
+                    }
+                    _ => started,
+                }
+                .map(Some)
+            }
+            _ => Neighbour::nobody().map(Some),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::Result;
 use super::initramfs::{self, Initramfs};
 use super::key::Key;
 use super::layout::Layout;
+use super::neighbour::{self, Share};
 use super::suite::{Suite, System};
 use super::tree::{Contents, Extra, Product, Tree};
 
@@ -26,6 +27,8 @@ pub struct Image {
     pub root: Contents,
     /// Where the tree lies.
     pub layout: Layout,
+    /// The part of the layout that another machine has.
+    pub share: Option<Share>,
     /// Who makes the initramfs.
     pub initramfs: Initramfs,
     /// What the tree in which the initramfs is made has beside the suite: an image may be older than the system.
@@ -47,8 +50,12 @@ pub struct Made {
     pub initramfs: Option<PathBuf>,
     /// The directory of the disks, which are named like their labels.
     pub disks: PathBuf,
-    /// Their names, the root's first.
+    /// The names of those that the machine has itself, the root's first.
     pub names: Vec<&'static str>,
+    /// The part that it has not.
+    pub share: Option<Share>,
+    /// The initramfs of the other machine, where there is one.
+    pub server: Option<PathBuf>,
 }
 
 impl Image {
@@ -94,6 +101,10 @@ impl Image {
                 initramfs::append(image, &self.initramfs_extras, &log)
             })?),
         };
+        let server = self.server()?;
+        let server = server
+            .map(|server| server.make(cache, &system))
+            .transpose()?;
         let disks = cache.get(DISKS, &self.name, &disk_key, |dir| {
             let log = cache.log(DISKS, &self.name)?;
             let mut tree = mounted(&system, &self.root, &self.root_extras, stage, &log)?;
@@ -104,7 +115,56 @@ impl Image {
             kernel: (self.initramfs != Initramfs::None).then_some(system.kernel),
             initramfs,
             disks,
-            names: self.layout.disks().collect(),
+            names: self
+                .layout
+                .disks()
+                .filter(|name| self.share.is_none_or(|share| share.label != *name))
+                .collect(),
+            share: self.share,
+            server,
+        })
+    }
+
+    /// The initramfs of the other machine, where there is one.
+    fn server(&self) -> Result<Option<ServerInitramfs>> {
+        let access = self.share.and_then(|share| share.server.access());
+        access.map(|_| ServerInitramfs::new(self.suite)).transpose()
+    }
+}
+
+/// What the other machine starts from: made in the suite's tree as it is.
+struct ServerInitramfs {
+    name: String,
+    key: String,
+    initramfs: Initramfs,
+    tree: Contents,
+}
+
+impl ServerInitramfs {
+    fn new(suite: Suite) -> Result<Self> {
+        let (initramfs, files) = neighbour::initramfs();
+        let tree = Contents {
+            product: Product::Nothing,
+            removed: Vec::new(),
+            extras: files.to_vec(),
+        };
+        let key = Key::new()
+            .with(suite.key())
+            .with(tree.key(None)?.text())
+            .with(initramfs.recipe()?.text());
+        Ok(Self {
+            name: format!("{suite}-server"),
+            key: key.text(),
+            initramfs,
+            tree,
+        })
+    }
+
+    fn make(&self, cache: &Cache, system: &System) -> Result<PathBuf> {
+        cache.get(INITRAMFS, &self.name, &self.key, |image| {
+            let log = cache.log(INITRAMFS, &self.name)?;
+            let tree = Tree::mount(system, &self.tree, None, &log)?;
+            self.initramfs.make(system, tree, image, &log)
         })
     }
 }
@@ -138,6 +198,8 @@ pub fn keep_only(cache: &Cache, images: &[&Image], stage: Option<&Path>) -> Resu
         let (disk, initrd) = image.keys(stage)?;
         disks.push(format!("{}-{disk}", image.name));
         initramfs.push(format!("{}-{initrd}", image.name));
+        let server = image.server()?;
+        initramfs.extend(server.map(|server| format!("{}-{}", server.name, server.key)));
     }
     cache.keep_only(DISKS, &disks)?;
     cache.keep_only(INITRAMFS, &initramfs)

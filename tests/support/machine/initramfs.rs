@@ -27,6 +27,8 @@ pub enum Initramfs {
         /// Files of the system that no module has, with the libraries that they need.
         install: &'static str,
     },
+    /// The suite's own dracut, with systemd, a network and NFS.
+    DracutNfs,
     /// Busybox and these hooks of mkinitcpio, found in the tree where mkinitcpio looks for them; what makes the image
     /// and what runs it at boot is our own (`tests/support/mkinitcpio`), and Debian's static busybox.
     Busybox(&'static [&'static str]),
@@ -49,6 +51,17 @@ const DRACUT_OMIT: &str = "plymouth crypt dm dmraid lvm mdraid multipath nvdimm 
 /// Drivers of these machines.
 const DRACUT_DRIVERS: &str =
     "virtio_pci virtio_blk virtio_console ext4 btrfs erofs overlay loop squashfs";
+
+/// What of these a machine needs whose /usr is shared over NFS; its drivers are named, so that not all of them come.
+const OF_A_NETWORK: [&str; 4] = [
+    "nfs",
+    "network",
+    "systemd-networkd",
+    "kernel-network-modules",
+];
+
+/// Its drivers.
+const NFS_DRIVERS: &str = "virtio_net nfs nfsv4";
 
 /// Uncompressed: the emulated machine takes longer to unpack than to read.
 const DRACUT_OPTIONS: &[&str] = &[
@@ -80,6 +93,9 @@ impl Initramfs {
             Self::DracutWith { add, omit, install } => Self::Dracut
                 .recipe()
                 .map(|key| key.with(add).with(omit).with(install)),
+            Self::DracutNfs => Self::Dracut
+                .recipe()
+                .map(|key| key.with(OF_A_NETWORK.join(" ")).with(NFS_DRIVERS)),
             Self::Busybox(hooks) => Key::new()
                 .with("busybox")
                 .with(hooks.join(" "))
@@ -108,26 +124,27 @@ impl Initramfs {
     /// The tree cannot be prepared, or the program fails.
     pub fn make(&self, system: &System, tree: Tree, image: &Path, log: &Path) -> Result<()> {
         match self {
-            Self::Dracut | Self::DracutWith { .. } => {
-                let (add, omit, install) = match self {
+            Self::Dracut | Self::DracutWith { .. } | Self::DracutNfs => {
+                let (add, more, install) = match self {
                     Self::DracutWith { add, omit, install } => (*add, *omit, *install),
+                    Self::DracutNfs => ("nfs", "", ""),
                     _ => ("", "", ""),
                 };
+                let is_for_nfs = *self == Self::DracutNfs;
+                let omit = DRACUT_OMIT
+                    .split_ascii_whitespace()
+                    .filter(|module| !is_for_nfs || !OF_A_NETWORK.contains(module))
+                    .chain([more]);
+                let drivers = [DRACUT_DRIVERS, if is_for_nfs { NFS_DRIVERS } else { "" }];
                 let tree = tree.with_api_mounts()?;
                 let mut command = Command::new("chroot");
                 command
                     .arg(tree.root())
                     .arg("dracut")
                     .args(DRACUT_OPTIONS)
-                    .args(["--omit", &format!("{DRACUT_OMIT} {omit}")])
-                    .args([
-                        "--add",
-                        add,
-                        "--install",
-                        install,
-                        "--drivers",
-                        DRACUT_DRIVERS,
-                    ])
+                    .args(["--omit", &omit.collect::<Vec<_>>().join(" ")])
+                    .args(["--add", add, "--install", install])
+                    .args(["--drivers", &drivers.join(" ")])
                     .args(["--kver", &system.kernel_version, IMAGE]);
                 command::run(&mut command, log)?;
                 take(&tree, image)

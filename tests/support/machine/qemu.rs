@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use super::base::ROOT_LABEL;
 use super::command::tail;
 use super::error::{At, Error, Result};
+use super::neighbour::{Network, words_of_the_client};
 use super::uml;
+
+/// The emulator.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Works on every machine that runs the tests. `-cpu max` panics at random in the emulator of QEMU 7.2 (cmpxchg16b),
 /// and is slower: it makes the C library choose AVX2 strings.
@@ -60,6 +64,8 @@ pub struct Qemu<'a> {
     pub console: &'a Path,
     /// What it writes to the second.
     pub lines: &'a Path,
+    /// The network that it has, if any: `eth0`.
+    pub network: Option<&'a Network>,
 }
 
 /// How the root is mounted: `rw`, unless the words say otherwise. Not every program takes the last of two.
@@ -69,6 +75,31 @@ fn access(words: &str) -> &'static str {
     } else {
         "rw"
     }
+}
+
+/// A machine without disks, network and console.
+pub(super) fn bare(memory: u32) -> Command {
+    // setpriv: the machine does not outlive a test that is killed.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", PROGRAM])
+        .args(["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512"])
+        .args(["-cpu", PROCESSOR, "-smp", "2", "-m", &memory.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .args(["-no-reboot", "-device", "virtio-rng-pci"]);
+    command
+}
+
+/// A disk.
+pub(super) fn drive(id: &str, file: &Path, how: &str) -> [String; 4] {
+    // QEMU splits at commas; a doubled one is one.
+    let file = file.display().to_string().replace(',', ",,");
+    [
+        "-drive".to_owned(),
+        format!("id={id},file={file},format=raw,if=none,cache=unsafe,{how}"),
+        "-device".to_owned(),
+        format!("virtio-blk-pci,drive={id},serial={id}"),
+    ]
 }
 
 impl Qemu<'_> {
@@ -93,7 +124,7 @@ impl Qemu<'_> {
     /// Those of [`Qemu::run`] and of the function.
     pub fn run_watched(&self, log: &Path, mut look: impl FnMut() -> Result<()>) -> Result<Ended> {
         let (program, mut command) = match self.kernel {
-            Some(kernel) => ("qemu-system-x86_64", self.command(kernel, log)?),
+            Some(kernel) => (PROGRAM, self.command(kernel, log)?),
             None => (uml::PROGRAM, uml::command(self, MEMORY)?),
         };
         let mut child = command.spawn().map_err(|error| {
@@ -126,41 +157,11 @@ impl Qemu<'_> {
     }
 
     fn command(&self, kernel: &Path, log: &Path) -> Result<Command> {
-        let drive = |id: &str, file: &Path, how: &str| {
-            // QEMU splits at commas; a doubled one is one.
-            let file = file.display().to_string().replace(',', ",,");
-            [
-                "-drive".to_owned(),
-                format!("id={id},file={file},format=raw,if=none,cache=unsafe,{how}"),
-                "-device".to_owned(),
-                format!("virtio-blk-pci,drive={id},serial={id}"),
-            ]
-        };
         let file = File::create(log).at(log)?;
-        // setpriv: the machine does not outlive a test that is killed.
-        let mut command = Command::new("setpriv");
+        let mut command = bare(MEMORY);
+        let network = self.network.map(|_| format!(" {}", words_of_the_client()));
+        let network = network.unwrap_or_default();
         command
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args([
-                "-machine",
-                "q35",
-                "-accel",
-                "tcg,thread=multi,tb-size=512",
-                "-cpu",
-                PROCESSOR,
-                "-smp",
-                "2",
-            ])
-            .args([
-                "-m",
-                &MEMORY.to_string(),
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args(["-device", "virtio-rng-pci"])
             .args(
                 self.names
                     .iter()
@@ -168,6 +169,11 @@ impl Qemu<'_> {
             )
             .args(drive("input", self.input, "readonly=on"))
             .args(drive("output", self.output, "snapshot=off"))
+            .args(
+                self.network
+                    .iter()
+                    .flat_map(|network| network.of_the_client()),
+            )
             .args([
                 "-serial".to_owned(),
                 format!("file:{}", self.console.display()),
@@ -186,7 +192,7 @@ impl Qemu<'_> {
             .args([
                 "-append".to_owned(),
                 format!(
-                    "root=LABEL={ROOT_LABEL} {} {WORDS} {}",
+                    "root=LABEL={ROOT_LABEL} {} {WORDS}{network} {}",
                     access(self.words),
                     self.words
                 ),

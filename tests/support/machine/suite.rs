@@ -111,6 +111,8 @@ pub enum Suite {
     Forky,
     /// The stable one with OpenRC in the place of systemd, and without a kernel.
     OpenRc,
+    /// The stable one with all that a client of NFS needs, and a server of it.
+    Nfs,
 }
 
 /// A suite's tree, finished.
@@ -130,6 +132,7 @@ impl Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OpenRc => f.write_str("openrc"),
+            Self::Nfs => f.write_str("nfs"),
             _ => f.write_str(self.name()),
         }
     }
@@ -137,14 +140,20 @@ impl Display for Suite {
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 4] = [Self::Bookworm, Self::Trixie, Self::Forky, Self::OpenRc];
+    pub const ALL: [Self; 5] = [
+        Self::Bookworm,
+        Self::Trixie,
+        Self::Forky,
+        Self::OpenRc,
+        Self::Nfs,
+    ];
 
     /// The name that the archive knows.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
-            Self::Trixie | Self::OpenRc => "trixie",
+            Self::Trixie | Self::OpenRc | Self::Nfs => "trixie",
             Self::Forky => "forky",
         }
     }
@@ -163,6 +172,13 @@ impl Suite {
             Self::Bookworm | Self::Trixie | Self::OpenRc => &[],
             // switch_root has moved to util-linux-extra, and systemd-repart has become a package of its own.
             Self::Forky => &["systemd-repart", "util-linux-extra"],
+            // The network in an initramfs, and both ends of a share.
+            Self::Nfs => &[
+                "dracut-network",
+                "iproute2",
+                "nfs-common",
+                "nfs-kernel-server",
+            ],
         }
     }
 
