@@ -1,5 +1,6 @@
 //! The apply role: makes `/usr` of a root read-only, in the initramfs or in the real root.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -53,8 +54,12 @@ impl Planned {
         let path = self.root.join("/usr");
         let result = self.step(stage).and_then(|(step, directory)| {
             take(step, directory).map_err(|error| {
-                Failure::new(&path, "cannot make read-only", error)
-                    .with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
+                let is_busy = error.kind() == ErrorKind::ResourceBusy;
+                let failure = Failure::new(&path, "cannot make read-only", error);
+                if !is_busy {
+                    return failure;
+                }
+                failure.with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
             })
         });
         match result {
