@@ -448,6 +448,36 @@ const TESTS: &[(&str, fn())] = &[
         });
     }),
     (
+        "copies of pre-init do not start each other in a circle, with or without proc",
+        || {
+            Machine::with(|machine| {
+                let copy = machine.root().join("sbin/init");
+                fs::copy(product::boot_program(), copy).unwrap();
+                machine.program("/bin/sh", "#!/bin/busybox sh\nbusybox echo $$\n");
+                let said = |command: &mut Command| {
+                    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+                    let began = Instant::now();
+                    // A circle would not end by itself.
+                    while process.try_wait().unwrap().is_none() {
+                        if began.elapsed() > Duration::from_secs(10) {
+                            process.kill().unwrap();
+                        }
+                        sleep(Duration::from_millis(50));
+                    }
+                    let output = process.wait_with_output().unwrap();
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                let mut asked = machine.first_process("usrpolicy.init=/usr-policy-init", "");
+                assert_eq!(said(&mut asked), "1\n");
+                fs::remove_dir(machine.root().join("proc")).unwrap();
+                for start in ["/usr-policy-init", "/sbin/init"] {
+                    let script = format!("exec {start}");
+                    assert_eq!(said(&mut machine.in_namespaces(&script)), "1\n", "{start}");
+                }
+            });
+        },
+    ),
+    (
         "a shell is the last init and is given none of the words",
         || {
             Machine::with(|machine| {

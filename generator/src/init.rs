@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,10 +39,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// After this time a person is told what is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Runs as the first process; the arguments are the real init's. It returns only where nothing can be started, and where
-/// the kernel then does what the machine's owner asked for.
-pub(crate) fn run(arguments: &[OsString]) -> u8 {
-    survive(arguments, None);
+/// Runs as the first process; the words are its name, and the arguments that are the real init's. It returns only where
+/// nothing can be started, and where the kernel then does what the machine's owner asked for.
+pub(crate) fn run(words: &[OsString]) -> u8 {
+    survive(words, None);
     let missing = mount_api_file_systems();
     // Only now: before there was no /dev/kmsg.
     kmsg::init_with_console(IDENTIFIER);
@@ -51,15 +50,15 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
         Failed::because(failure);
     }
     let mut real_init = None;
-    let result = prepare(arguments, &mut real_init);
+    let result = prepare(words, &mut real_init);
     if result.is_err() || !missing.is_empty() {
         warn!("{WAY_OUT}");
     }
-    start(arguments, real_init.as_ref())
+    start(words, real_init.as_ref())
 }
 
 /// Does everything that comes before the real init; finds out first which one is asked for.
-fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
+fn prepare(words: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
     let root = Root::open("/")?;
     // Without a command line there is no policy; what fstab wants on /usr is mounted all the same.
     let (cmdline, known) = match running_cmdline(&root) {
@@ -76,17 +75,17 @@ fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result
         Failed::because(problem);
     }
     *real_init = plan.real_init;
-    survive(arguments, real_init.as_ref());
+    survive(words, real_init.as_ref());
     close(&root, &facts).and(known)
 }
 
 /// A mistake in this program must not end in a kernel panic: the process becomes the real init instead.
-fn survive(arguments: &[OsString], asked: Option<&MountPoint>) {
-    let (arguments, asked) = (arguments.to_vec(), asked.cloned());
+fn survive(words: &[OsString], asked: Option<&MountPoint>) {
+    let (words, asked) = (words.to_vec(), asked.cloned());
     std::panic::set_hook(Box::new(move |what| {
         error!("a mistake in usr-policy: {what}");
         warn!("{WAY_OUT}");
-        start(&arguments, asked.as_ref());
+        start(&words, asked.as_ref());
     }));
 }
 
@@ -236,10 +235,13 @@ fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
 }
 
 /// Becomes the real init. It returns where there is none.
-fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
+fn start(words: &[OsString], asked: Option<&MountPoint>) -> u8 {
+    // Without /proc: the kernel calls an init by its path, and so do we.
+    let this =
+        fs::read("/proc/self/exe").or_else(|error| words.first().map_or(Err(error), fs::read));
     for path in real_inits(asked) {
         let path = Path::new(OsStr::from_bytes(path));
-        if is_this_program(path) {
+        if this.as_ref().is_ok_and(|this| is_copy(path, this)) {
             error!(
                 "{}: is usr-policy itself, and not started again; name the real init with usrpolicy.init=",
                 path.display()
@@ -248,7 +250,7 @@ fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
         }
         let mut command = Command::new(path);
         if path != Path::new(SHELL) {
-            command.args(arguments);
+            command.args(words.iter().skip(1));
         }
         info!("starting {}", path.display());
         // Descriptors of ours are closed by it; signals and environment are as the kernel gave them.
@@ -266,9 +268,12 @@ fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
     nothing_to_start()
 }
 
-fn is_this_program(path: &Path) -> bool {
-    let file = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    matches!((file(Path::new("/proc/self/exe")), file(path)), (Ok(this), Ok(that)) if this == that)
+/// Whether a file has the same contents as a program: two copies would start each other for ever.
+fn is_copy(path: &Path, program: &[u8]) -> bool {
+    // A pipe or a device may have no end.
+    let is_candidate = fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && usize::try_from(meta.len()) == Ok(program.len()));
+    is_candidate && fs::read(path).is_ok_and(|text| text == program)
 }
 
 /// The kernel's own answer to a missing init is a panic, after which it restarts where `panic=` says so: then that is what

@@ -38,14 +38,14 @@ enum Role {
     Sync,
 }
 
-/// Runs the role that the arguments ask for; returns the exit status.
-fn run(arguments: &[OsString]) -> u8 {
+/// Runs the role that the words ask for, a name and arguments; returns the exit status.
+fn run(words: &[OsString]) -> u8 {
     // Whatever its name and its arguments: the kernel gives an init the words that it does not know itself.
     if std::process::id() == 1 {
-        return init::run(arguments);
+        return init::run(words);
     }
     kmsg::init(IDENTIFIER);
-    let result = match role(arguments) {
+    let result = match role(words.get(1..).unwrap_or_default()) {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
