@@ -752,6 +752,51 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "as the first process of a container it does what its words say and starts nothing",
+        || {
+            Machine::with(|machine| {
+                machine.write("/cmdline", STRICT);
+                let ran = |words: &str| {
+                    let script = format!(
+                        "busybox mount -t proc proc /proc &&
+                        busybox mount -o bind /cmdline /proc/cmdline &&
+                        busybox mkdir -p /run/1 /run/2 /run/3 &&
+                        exec {words}"
+                    );
+                    machine.in_namespaces(&script).output().unwrap()
+                };
+                let program = "/usr/lib/usr-policy/usr-policy-generator";
+                for words in [
+                    "sync",
+                    "apply --root / --stage host",
+                    "/run/1 /run/2 /run/3",
+                ] {
+                    let output = ran(&format!("{program} {words}"));
+                    assert_eq!(output.status.code(), Some(0), "{words}: {output:?}");
+                    assert_eq!(output.stdout, b"", "{words}");
+                }
+                // What a kernel may give an init is no role; and by this name it is pre-init whatever its words.
+                for (words, given) in [
+                    (program, ""),
+                    (
+                        "/usr/lib/usr-policy/usr-policy-generator single 3",
+                        "single 3",
+                    ),
+                    (
+                        "/usr/lib/usr-policy/usr-policy-generator /vmlinuz",
+                        "/vmlinuz",
+                    ),
+                    ("/usr-policy-init sync", "sync"),
+                ] {
+                    let output = ran(words);
+                    let said = String::from_utf8(output.stdout).unwrap();
+                    let first = format!("pid=1 name=/sbin/init arguments={given}\n");
+                    assert!(said.starts_with(&first), "{words}: {said}");
+                }
+            });
+        },
+    ),
+    (
         "as any other process the boot program says how pre-init is started",
         || {
             Machine::with(|machine| {
