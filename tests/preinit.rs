@@ -732,22 +732,29 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
-        "a helper that cannot be started is said and usr is mounted unchecked",
+        "a helper that cannot be started, or ends before it looks, is said and usr is mounted unchecked",
         || {
             Machine::with(|machine| {
                 let Some(disk) = Disk::make(machine, &label("unchecked")) else {
                     return;
                 };
                 machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 2\n", disk.device));
-                machine.program("/sbin/fsck.ext4", "#!/usr/bin/interpreter\n");
-                let boot = machine.boot(STRICT);
-                assert!(boot.usr_is_read_only());
-                assert_eq!(boot.events(), RECORD);
-                assert!(
-                    boot.console.starts_with("/sbin/fsck.ext4: "),
-                    "{}",
-                    boot.console
-                );
+                // The second is what a loader does that finds no libraries.
+                for helper in ["#!/usr/bin/interpreter\n", "#!/bin/busybox sh\nexit 127\n"] {
+                    machine.program("/sbin/fsck.ext4", helper);
+                    machine.write("/dev/console", "");
+                    let boot = machine.boot(STRICT);
+                    assert!(boot.usr_is_read_only());
+                    assert_eq!(boot.events(), RECORD);
+                    let (_, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert!(file_system.starts_with("rw"), "{file_system}");
+                    let rest = boot.console.strip_prefix("/sbin/fsck.ext4: ");
+                    assert!(
+                        rest.is_some_and(|rest| rest.ends_with("; /usr is mounted unchecked, as without a helper on the root file system\n")),
+                        "{}",
+                        boot.console
+                    );
+                }
             });
         },
     ),

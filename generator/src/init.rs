@@ -2,6 +2,7 @@
 //! read-only, and becomes the real init, whatever went wrong before.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -169,6 +170,12 @@ fn spec(order: &Order) -> PathBuf {
 /// Runs fsck where that is asked for; returns the options, read-only where the file system is not clean.
 fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
     let mut options = order.options.clone();
+    let unchecked = |why: &dyn fmt::Display| {
+        warn!(
+            "/sbin/fsck.{}: {why}; /usr is mounted unchecked, as without a helper on the root file system",
+            Shown(fs_type)
+        );
+    };
     match fsck(fs_type, device, order.check) {
         Ok(None | Some(Checked::Clean)) => {}
         Ok(Some(Checked::NotClean)) => {
@@ -179,10 +186,10 @@ fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
             options.read_only = true;
             options.read_only_file_system = true;
         }
-        Err(error) => warn!(
-            "/sbin/fsck.{}: {error}; /usr is mounted unchecked, as without a helper on the root file system",
-            Shown(fs_type)
-        ),
+        Ok(Some(Checked::NotAtAll(status))) => {
+            unchecked(&format_args!("could not run (exit status {status})"));
+        }
+        Err(error) => unchecked(&error),
     }
     options
 }

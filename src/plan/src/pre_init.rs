@@ -569,14 +569,20 @@ pub enum Checked {
     Clean,
     /// Something is, or may be: the file system must not be written.
     NotClean,
+    /// Nobody knows: the helper ended with this status before it looked.
+    NotAtAll(i32),
 }
 
 impl Checked {
-    /// Reads an exit status; `None` is the end by a signal. Source: fsck(8), "EXIT STATUS".
+    /// Reads an exit status; `None` is the end by a signal.
+    ///
+    /// Source: fsck(8), "EXIT STATUS"; of 126 and 127 POSIX, "Exit Status for Commands". With 127 the loader ends a program
+    /// without its libraries.
     #[must_use]
     pub fn new(status: Option<i32>) -> Self {
         match status {
             Some(0 | 1) => Checked::Clean,
+            Some(status @ (16 | 32 | 126..=128)) => Checked::NotAtAll(status),
             _ => Checked::NotClean,
         }
     }
@@ -873,9 +879,17 @@ mod tests {
             (Some(2), Checked::NotClean),
             (Some(4), Checked::NotClean),
             (Some(8), Checked::NotClean),
+            (Some(12), Checked::NotClean),
             (None, Checked::NotClean),
         ] {
             assert_eq!(Checked::new(status), checked, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_helper_that_could_not_look_says_nothing_of_the_file_system() {
+        for status in [16, 32, 126, 127, 128] {
+            assert_eq!(Checked::new(Some(status)), Checked::NotAtAll(status));
         }
     }
 
