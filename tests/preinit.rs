@@ -696,6 +696,44 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "where nobody can tell whether usr is to be read-only it becomes what fstab says",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("untold")) else {
+                    return;
+                };
+                machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 0\n", disk.device));
+                machine.write("/etc/usr-policy.conf", "[Policy]\nMode=strict\n");
+                machine.write("/empty", "");
+                machine.write("/cmdline", "rw\n");
+                machine.program(
+                    "/sbin/init",
+                    "#!/bin/busybox sh\n[ -e /usr/on-the-disk ] && busybox touch /usr/probe && busybox echo writable\n",
+                );
+                let said = |script: &str| {
+                    machine.write("/dev/console", "");
+                    let output = machine.in_namespaces(script).output().unwrap();
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                // Its mount cannot be found.
+                let script = "busybox mount -t proc proc /proc &&
+                    busybox mount -o bind /cmdline /proc/cmdline &&
+                    busybox mount -o bind /empty /proc/1/mountinfo &&
+                    exec /usr-policy-init";
+                assert_eq!(said(script), "writable\n");
+                let console = machine.console();
+                assert!(console.starts_with("/proc/self/mountinfo: "), "{console}");
+                assert!(console.ends_with(WAY_OUT), "{console}");
+                // There is no command line, which could say off.
+                fs::remove_dir(machine.root().join("proc")).unwrap();
+                assert_eq!(said("exec /usr-policy-init"), "writable\n");
+                let console = machine.console();
+                assert!(console.contains("/proc/cmdline: cannot read"), "{console}");
+                assert!(console.ends_with(WAY_OUT), "{console}");
+            });
+        },
+    ),
+    (
         "usr is checked where fstab asks, and stays read-only where fsck could not mend it",
         || {
             Machine::with(|machine| {

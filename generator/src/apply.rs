@@ -28,16 +28,20 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// Reads command line, configuration and fstab. What cannot be read is the generator's to report.
+    /// Reads command line, configuration and fstab.
     pub(crate) fn read(root: PathBuf) -> Result<Self, Failure> {
         let cmdline = running_cmdline(&Root::open("/")?)?;
-        let root = Root::open(root)?;
-        let (facts, _) = gather(&root, &cmdline);
-        Ok(Planned {
+        Ok(Planned::with(&cmdline, Root::open(root)?))
+    }
+
+    /// Reads configuration and fstab. What cannot be read is the generator's to report.
+    pub(crate) fn with(cmdline: &[u8], root: Root) -> Self {
+        let (facts, _) = gather(&root, cmdline);
+        Planned {
             plan: Plan::new(&facts),
             cmdline: facts.cmdline,
             root,
-        })
+        }
     }
 
     /// What is to be done with `/usr` as it is now, and its directory.

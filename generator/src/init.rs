@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io::{Error, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::plan::{Facts, Plan, Stage, Step, Why};
+use usr_policy_plan::plan::{Facts, Plan, Stage, Step};
 use usr_policy_plan::pre_init::{
     API_FILE_SYSTEMS, Checked, Options, Order, SHELL, Source, real_inits,
 };
@@ -61,10 +62,10 @@ pub(crate) fn run(words: &[OsString]) -> u8 {
 /// Does everything that comes before the real init; finds out first which one is asked for.
 fn prepare(words: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
     let root = Root::open("/")?;
-    // Without a command line there is no policy; what fstab wants on /usr is mounted all the same.
+    // One that cannot be read may say off; what fstab wants on /usr is mounted all the same.
     let (cmdline, known) = match running_cmdline(&root) {
         Ok(cmdline) => (cmdline, Ok(())),
-        Err(failure) => (Vec::new(), Err(Failed::from(failure))),
+        Err(failure) => (b"usrpolicy=off".to_vec(), Err(Failed::from(failure))),
     };
     let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
@@ -77,7 +78,7 @@ fn prepare(words: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(),
     }
     *real_init = plan.real_init;
     survive(words, real_init.as_ref());
-    close(&root, &facts).and(known)
+    close(root, &cmdline, &facts).and(known)
 }
 
 /// A mistake in this program must not end in a kernel panic: the process becomes the real init instead.
@@ -104,7 +105,9 @@ fn mount_api_file_systems() -> Vec<Failure> {
                 fs_type: fs.fs_type.as_bytes(),
                 options: &Options::parse(fs.options),
             };
-            mount_new(&new, &directory).map_err(|failure| failure.at(fs.mount_point))
+            mount_new(&new, &directory)
+                .map(drop)
+                .map_err(|failure| failure.at(fs.mount_point))
         });
         failures.extend(mounted.err());
     }
@@ -112,7 +115,7 @@ fn mount_api_file_systems() -> Vec<Failure> {
 }
 
 /// Sees to it that `/usr` is there, and that it is read-only under strict.
-fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
+fn close(root: Root, cmdline: &[u8], facts: &Facts) -> Result<(), Failed> {
     let is_mounted = root
         .directory("/usr")
         .ok()
@@ -121,15 +124,15 @@ fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
     let order = match Order::new(facts) {
         Some(Ok(order)) if !is_mounted => order,
         Some(Err(unsupported)) if !is_mounted => return Err(Failed::because(&unsupported)),
-        _ => return Planned::read("/".into())?.close_usr(Stage::Init),
+        _ => return Planned::with(cmdline, root).close_usr(Stage::Init),
     };
-    let options = mount_usr(root, &order)?;
+    let (mount, options) = mount_usr(&root, &order)?;
     // Once more: some of the configuration is in /usr.
-    keep_or_open(&Planned::read("/".into())?, &options)
+    keep_or_open(&Planned::with(cmdline, root), &mount, &options)
 }
 
-/// Mounts `/usr` read-only, whoever may want it otherwise; returns the options that were asked for.
-fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
+/// Mounts `/usr` read-only, whoever may want it otherwise; returns its mount, and the options that it is to have.
+fn mount_usr(root: &Root, order: &Order) -> Result<(OwnedFd, Options), Failure> {
     let fail = |error| Failure::new(spec(order), "cannot mount on /usr", error);
     let directory = root.directory("/usr")?.ok_or_else(|| {
         fail(Error::other("there is no such directory")).with_remedy("make one, empty")
@@ -159,8 +162,8 @@ fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
         fs_type: &fs_type,
         options: &options,
     };
-    mount_new(&new, &directory)?;
-    Ok(asked)
+    let mount = mount_new(&new, &directory)?;
+    Ok((mount, asked))
 }
 
 fn spec(order: &Order) -> PathBuf {
@@ -221,21 +224,24 @@ fn wait_for(root: &Root, order: &Order) -> Result<PathBuf, Failure> {
     }
 }
 
-/// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for.
-fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
-    let (step, directory) = planned.step(Stage::Init)?;
-    let result = match step {
-        Step::Leave(Why::NotStrict) => Ok(()),
-        Step::Refuse(why) => Err(Failed::because(&format_args!("/usr: {why}"))),
-        _ => {
-            said("/usr", How::Atomically);
-            record(&Stage::Init.to_string(), "/usr", "read-only");
-            return Ok(());
+/// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for, also where
+/// nobody can tell.
+fn keep_or_open(planned: &Planned, usr: &OwnedFd, asked: &Options) -> Result<(), Failed> {
+    let result = if planned.plan.is_strict() {
+        match planned.step(Stage::Init) {
+            Ok((Step::Refuse(why), _)) => Err(Failed::because(&format_args!("/usr: {why}"))),
+            Err(failure) => Err(failure.into()),
+            Ok(_) => {
+                said("/usr", How::Atomically);
+                record(&Stage::Init.to_string(), "/usr", "read-only");
+                return Ok(());
+            }
         }
+    } else {
+        Ok(())
     };
-    if let Some(directory) = directory.filter(|_| !asked.read_only) {
-        set_writable(&directory)
-            .map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
+    if !asked.read_only {
+        set_writable(usr).map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
     }
     info!("/usr: mounted");
     result

@@ -111,11 +111,12 @@ pub struct NewMount<'a> {
     pub options: &'a Options,
 }
 
-/// Mounts a file system on a directory. Nobody sees the mount before it has all its flags, read-only among them.
+/// Mounts a file system on a directory, and returns its mount. Nobody sees it before it has all its flags, read-only among
+/// them.
 ///
 /// # Errors
 /// The kernel's, in the words of the file system where it has some.
-pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<(), Failure> {
+pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<OwnedFd, Failure> {
     let mut mount = fs_mount(new, new.options.read_only_file_system);
     // A device that is write-protected: mount(8) tries it so too.
     if mount
@@ -125,7 +126,10 @@ pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<(), Failure
         mount = fs_mount(new, true);
     }
     let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    let attached = mount.and_then(|mount| Ok(move_mount(&mount, "", directory, "", here)?));
+    let attached = mount.and_then(|mount| {
+        move_mount(&mount, "", directory, "", here)?;
+        Ok(mount)
+    });
     attached.map_err(|error| {
         let remedy = if is(&error, Errno::NODEV) {
             "the kernel has no such file system, nor a module that it could load; build it in"
