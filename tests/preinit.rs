@@ -197,7 +197,7 @@ impl Boot {
 const STRICT: &str = "root=/dev/vda1 rw usrpolicy=strict";
 
 /// The end of what is on the console where not everything could be done.
-const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an initramfs and no init= there\n";
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, with mount.usr=DEVICE mount.usrflags=ro where /usr is missing, or an initramfs and no init= there\n";
 
 const RECORD: [&str; 1] = ["init /usr read-only"];
 
@@ -648,6 +648,75 @@ const TESTS: &[(&str, fn())] = &[
                     assert_eq!(mount, "ro,noatime", "{cmdline}");
                     assert!(file_system.starts_with("ro"), "{file_system}");
                 }
+            });
+        },
+    ),
+    ("words that only mount knows are no obstacle", || {
+        Machine::with(|machine| {
+            let Some(disk) = Disk::make(machine, &label("words")) else {
+                return;
+            };
+            machine.write(
+                "/etc/fstab",
+                &format!(
+                    "{} /usr ext4 rw,norelatime,noiversion,loud,rprivate,nolazytime 0 0\n",
+                    disk.device
+                ),
+            );
+            for cmdline in ["rw", STRICT] {
+                let boot = machine.boot(cmdline);
+                assert_eq!(boot.usr_is_read_only(), cmdline == STRICT);
+                assert!(boot.mount_at("/usr").is_some());
+                assert_eq!(boot.console, "");
+            }
+        });
+    }),
+    (
+        "an option that the file system refuses costs the options and not usr",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("refused")) else {
+                    return;
+                };
+                let device = &disk.device;
+                machine.write(
+                    "/etc/fstab",
+                    &format!("{device} /usr ext4 rw,nodev,discrad 0 0\n"),
+                );
+                for (cmdline, events) in [("rw", [].as_slice()), (STRICT, &RECORD)] {
+                    machine.write("/dev/console", "");
+                    let boot = machine.boot(cmdline);
+                    assert!(boot.usr_is_read_only());
+                    assert_eq!(boot.events(), events);
+                    let (mount, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert_eq!(mount, "ro,nodev,relatime");
+                    assert!(file_system.starts_with("ro"), "{file_system}");
+                    assert_eq!(
+                        boot.console,
+                        format!(
+                            "{device}: cannot mount: ext4: Unknown parameter 'discrad'; /usr is mounted read-only without the options of its file system; correct them in fstab or mount.usrflags=\n"
+                        )
+                    );
+                }
+            });
+        },
+    ),
+    (
+        "where usr cannot be mounted the way out that is shown is one",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("elsewhere")) else {
+                    return;
+                };
+                machine.write("/etc/fstab", "/dev/null /usr ext4 rw 0 0\n");
+                let boot = machine.boot(STRICT);
+                assert_eq!(boot.mount_at("/usr"), None);
+                assert!(boot.console.ends_with(WAY_OUT), "{}", boot.console);
+                machine.write("/dev/console", "");
+                let words = format!("usrpolicy=off mount.usr={} mount.usrflags=ro", disk.device);
+                let boot = machine.boot(&words);
+                assert!(boot.mount_at("/usr").is_some());
+                assert_eq!(boot.console, "");
             });
         },
     ),

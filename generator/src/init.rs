@@ -32,8 +32,8 @@ use crate::apply::{Planned, record, said};
 use crate::{Failed, IDENTIFIER};
 
 /// What a person can do where the machine does not come up.
-const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an \
-    initramfs and no init= there";
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, with \
+    mount.usr=DEVICE mount.usrflags=ro where /usr is missing, or an initramfs and no init= there";
 
 /// How often a device that is not there yet is looked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -153,17 +153,31 @@ fn mount_usr(root: &Root, order: &Order) -> Result<(OwnedFd, Options), Failure> 
             .into(),
     };
     let asked = check(order, &fs_type, &source);
-    let options = Options {
-        read_only: true,
-        ..asked.clone()
+    let mount = |options: &Options| {
+        let new = NewMount {
+            source: source.as_os_str().as_bytes(),
+            fs_type: &fs_type,
+            options: &Options {
+                read_only: true,
+                ..options.clone()
+            },
+        };
+        mount_new(&new, &directory)
     };
-    let new = NewMount {
-        source: source.as_os_str().as_bytes(),
-        fs_type: &fs_type,
-        options: &options,
+    let failure = match mount(&asked) {
+        Ok(mount) => return Ok((mount, asked)),
+        Err(failure) => failure,
     };
-    let mount = mount_new(&new, &directory)?;
-    Ok((mount, asked))
+    let least = asked.least();
+    // An option that is refused is no reason to have no /usr.
+    if failure.error.kind() == ErrorKind::InvalidInput
+        && least.settings != asked.settings
+        && let Ok(mount) = mount(&least)
+    {
+        error!("{}", failure.with_remedy("/usr is mounted read-only without the options of its file system; correct them in fstab or mount.usrflags="));
+        return Ok((mount, least));
+    }
+    Err(failure)
 }
 
 fn spec(order: &Order) -> PathBuf {

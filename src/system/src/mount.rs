@@ -1,6 +1,6 @@
 //! The mounts that the policy makes by itself, by file descriptor.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -115,14 +115,16 @@ pub struct NewMount<'a> {
 /// them.
 ///
 /// # Errors
-/// The kernel's, in the words of the file system where it has some.
+/// The kernel's, in the words of the file system where it has some; of the kind `InvalidInput` where it refuses an option.
 pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<OwnedFd, Failure> {
     let mut mount = fs_mount(new, new.options.read_only_file_system);
     // A device that is write-protected: mount(8) tries it so too.
-    if mount
-        .as_ref()
-        .is_err_and(|error| is(error, Errno::ROFS) || is(error, Errno::ACCESS))
-    {
+    if mount.as_ref().is_err_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+        )
+    }) {
         mount = fs_mount(new, true);
     }
     let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -191,7 +193,8 @@ fn in_its_words(context: &OwnedFd, errno: Errno) -> io::Error {
     let mut message = [0; 256];
     match rustix::io::read(context, &mut message) {
         Ok(length) if message[..length].starts_with(b"e ") => {
-            io::Error::other(String::from_utf8_lossy(message[2..length].trim_ascii()))
+            let words = String::from_utf8_lossy(message[2..length].trim_ascii());
+            io::Error::new(io::Error::from(errno).kind(), words)
         }
         // Most say it in the kernel's log, if at all.
         _ => errno.into(),
