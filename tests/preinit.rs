@@ -204,7 +204,7 @@ impl Boot {
 const STRICT: &str = "root=/dev/vda1 rw usrpolicy=strict";
 
 /// The end of what is on the console where not everything could be done.
-const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an initramfs and no init= there\n";
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, with mount.usr=DEVICE mount.usrflags=ro where /usr is missing, or an initramfs and no init= there\n";
 
 const RECORD: [&str; 1] = ["init /usr read-only"];
 
@@ -455,6 +455,36 @@ const TESTS: &[(&str, fn())] = &[
         });
     }),
     (
+        "copies of pre-init do not start each other in a circle, with or without proc",
+        || {
+            Machine::with(|machine| {
+                let copy = machine.root().join("sbin/init");
+                fs::copy(product::boot_program(), copy).unwrap();
+                machine.program("/bin/sh", "#!/bin/busybox sh\nbusybox echo $$\n");
+                let said = |command: &mut Command| {
+                    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+                    let began = Instant::now();
+                    // A circle would not end by itself.
+                    while process.try_wait().unwrap().is_none() {
+                        if began.elapsed() > Duration::from_secs(10) {
+                            process.kill().unwrap();
+                        }
+                        sleep(Duration::from_millis(50));
+                    }
+                    let output = process.wait_with_output().unwrap();
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                let mut asked = machine.first_process("usrpolicy.init=/usr-policy-init", "");
+                assert_eq!(said(&mut asked), "1\n");
+                fs::remove_dir(machine.root().join("proc")).unwrap();
+                for start in ["/usr-policy-init", "/sbin/init"] {
+                    let script = format!("exec {start}");
+                    assert_eq!(said(&mut machine.in_namespaces(&script)), "1\n", "{start}");
+                }
+            });
+        },
+    ),
+    (
         "a shell is the last init and is given none of the words",
         || {
             Machine::with(|machine| {
@@ -628,6 +658,75 @@ const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    ("words that only mount knows are no obstacle", || {
+        Machine::with(|machine| {
+            let Some(disk) = Disk::make(machine, &label("words")) else {
+                return;
+            };
+            machine.write(
+                "/etc/fstab",
+                &format!(
+                    "{} /usr ext4 rw,norelatime,noiversion,loud,rprivate,nolazytime 0 0\n",
+                    disk.device
+                ),
+            );
+            for cmdline in ["rw", STRICT] {
+                let boot = machine.boot(cmdline);
+                assert_eq!(boot.usr_is_read_only(), cmdline == STRICT);
+                assert!(boot.mount_at("/usr").is_some());
+                assert_eq!(boot.console, "");
+            }
+        });
+    }),
+    (
+        "an option that the file system refuses costs the options and not usr",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("refused")) else {
+                    return;
+                };
+                let device = &disk.device;
+                machine.write(
+                    "/etc/fstab",
+                    &format!("{device} /usr ext4 rw,nodev,discrad 0 0\n"),
+                );
+                for (cmdline, events) in [("rw", [].as_slice()), (STRICT, &RECORD)] {
+                    machine.write("/dev/console", "");
+                    let boot = machine.boot(cmdline);
+                    assert!(boot.usr_is_read_only());
+                    assert_eq!(boot.events(), events);
+                    let (mount, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert_eq!(mount, "ro,nodev,relatime");
+                    assert!(file_system.starts_with("ro"), "{file_system}");
+                    assert_eq!(
+                        boot.console,
+                        format!(
+                            "{device}: cannot mount: ext4: Unknown parameter 'discrad'; /usr is mounted read-only without the options of its file system; correct them in fstab or mount.usrflags=\n"
+                        )
+                    );
+                }
+            });
+        },
+    ),
+    (
+        "where usr cannot be mounted the way out that is shown is one",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("elsewhere")) else {
+                    return;
+                };
+                machine.write("/etc/fstab", "/dev/null /usr ext4 rw 0 0\n");
+                let boot = machine.boot(STRICT);
+                assert_eq!(boot.mount_at("/usr"), None);
+                assert!(boot.console.ends_with(WAY_OUT), "{}", boot.console);
+                machine.write("/dev/console", "");
+                let words = format!("usrpolicy=off mount.usr={} mount.usrflags=ro", disk.device);
+                let boot = machine.boot(&words);
+                assert!(boot.mount_at("/usr").is_some());
+                assert_eq!(boot.console, "");
+            });
+        },
+    ),
     ("the command line can name the device of usr alone", || {
         Machine::with(|machine| {
             let Some(disk) = Disk::make(machine, &label("named")) else {
@@ -673,6 +772,44 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "where nobody can tell whether usr is to be read-only it becomes what fstab says",
+        || {
+            Machine::with(|machine| {
+                let Some(disk) = Disk::make(machine, &label("untold")) else {
+                    return;
+                };
+                machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 0\n", disk.device));
+                machine.write("/etc/usr-policy.conf", "[Policy]\nMode=strict\n");
+                machine.write("/empty", "");
+                machine.write("/cmdline", "rw\n");
+                machine.program(
+                    "/sbin/init",
+                    "#!/bin/busybox sh\n[ -e /usr/on-the-disk ] && busybox touch /usr/probe && busybox echo writable\n",
+                );
+                let said = |script: &str| {
+                    machine.write("/dev/console", "");
+                    let output = machine.in_namespaces(script).output().unwrap();
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                // Its mount cannot be found.
+                let script = "busybox mount -t proc proc /proc &&
+                    busybox mount -o bind /cmdline /proc/cmdline &&
+                    busybox mount -o bind /empty /proc/1/mountinfo &&
+                    exec /usr-policy-init";
+                assert_eq!(said(script), "writable\n");
+                let console = machine.console();
+                assert!(console.starts_with("/proc/self/mountinfo: "), "{console}");
+                assert!(console.ends_with(WAY_OUT), "{console}");
+                // There is no command line, which could say off.
+                fs::remove_dir(machine.root().join("proc")).unwrap();
+                assert_eq!(said("exec /usr-policy-init"), "writable\n");
+                let console = machine.console();
+                assert!(console.contains("/proc/cmdline: cannot read"), "{console}");
+                assert!(console.ends_with(WAY_OUT), "{console}");
+            });
+        },
+    ),
+    (
         "usr is checked where fstab asks, and stays read-only where fsck could not mend it",
         || {
             Machine::with(|machine| {
@@ -709,22 +846,74 @@ const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
-        "a helper that cannot be started is said and usr is mounted unchecked",
+        "a helper that cannot be started, or ends before it looks, is said and usr is mounted unchecked",
         || {
             Machine::with(|machine| {
                 let Some(disk) = Disk::make(machine, &label("unchecked")) else {
                     return;
                 };
                 machine.write("/etc/fstab", &format!("{} /usr ext4 rw 0 2\n", disk.device));
-                machine.program("/sbin/fsck.ext4", "#!/usr/bin/interpreter\n");
-                let boot = machine.boot(STRICT);
-                assert!(boot.usr_is_read_only());
-                assert_eq!(boot.events(), RECORD);
-                assert!(
-                    boot.console.starts_with("/sbin/fsck.ext4: "),
-                    "{}",
-                    boot.console
-                );
+                // The second is what a loader does that finds no libraries.
+                for helper in ["#!/usr/bin/interpreter\n", "#!/bin/busybox sh\nexit 127\n"] {
+                    machine.program("/sbin/fsck.ext4", helper);
+                    machine.write("/dev/console", "");
+                    let boot = machine.boot(STRICT);
+                    assert!(boot.usr_is_read_only());
+                    assert_eq!(boot.events(), RECORD);
+                    let (_, _, file_system) = boot.mount_at("/usr").unwrap();
+                    assert!(file_system.starts_with("rw"), "{file_system}");
+                    let rest = boot.console.strip_prefix("/sbin/fsck.ext4: ");
+                    assert!(
+                        rest.is_some_and(|rest| rest.ends_with("; /usr is mounted unchecked, as without a helper on the root file system\n")),
+                        "{}",
+                        boot.console
+                    );
+                }
+            });
+        },
+    ),
+    (
+        "as the first process of a container it does what its words say and starts nothing",
+        || {
+            Machine::with(|machine| {
+                machine.write("/cmdline", STRICT);
+                let ran = |words: &str| {
+                    let script = format!(
+                        "busybox mount -t proc proc /proc &&
+                        busybox mount -o bind /cmdline /proc/cmdline &&
+                        busybox mkdir -p /run/1 /run/2 /run/3 &&
+                        exec {words}"
+                    );
+                    machine.in_namespaces(&script).output().unwrap()
+                };
+                let program = "/usr/lib/usr-policy/usr-policy-generator";
+                for words in [
+                    "sync",
+                    "apply --root / --stage host",
+                    "/run/1 /run/2 /run/3",
+                ] {
+                    let output = ran(&format!("{program} {words}"));
+                    assert_eq!(output.status.code(), Some(0), "{words}: {output:?}");
+                    assert_eq!(output.stdout, b"", "{words}");
+                }
+                // What a kernel may give an init is no role; and by this name it is pre-init whatever its words.
+                for (words, given) in [
+                    (program, ""),
+                    (
+                        "/usr/lib/usr-policy/usr-policy-generator single 3",
+                        "single 3",
+                    ),
+                    (
+                        "/usr/lib/usr-policy/usr-policy-generator /vmlinuz",
+                        "/vmlinuz",
+                    ),
+                    ("/usr-policy-init sync", "sync"),
+                ] {
+                    let output = ran(words);
+                    let said = String::from_utf8(output.stdout).unwrap();
+                    let first = format!("pid=1 name=/sbin/init arguments={given}\n");
+                    assert!(said.starts_with(&first), "{words}: {said}");
+                }
             });
         },
     ),

@@ -1,5 +1,6 @@
 //! The apply role: makes `/usr` of a root read-only, in the initramfs or in the real root.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -27,16 +28,20 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// Reads command line, configuration and fstab. What cannot be read is the generator's to report.
+    /// Reads command line, configuration and fstab.
     pub(crate) fn read(root: PathBuf) -> Result<Self, Failure> {
         let cmdline = running_cmdline(&Root::open("/")?)?;
-        let root = Root::open(root)?;
-        let (facts, _) = gather(&root, &cmdline);
-        Ok(Planned {
+        Ok(Planned::with(&cmdline, Root::open(root)?))
+    }
+
+    /// Reads configuration and fstab. What cannot be read is the generator's to report.
+    pub(crate) fn with(cmdline: &[u8], root: Root) -> Self {
+        let (facts, _) = gather(&root, cmdline);
+        Planned {
             plan: Plan::new(&facts),
             cmdline: facts.cmdline,
             root,
-        })
+        }
     }
 
     /// What is to be done with `/usr` as it is now, and its directory.
@@ -53,8 +58,12 @@ impl Planned {
         let path = self.root.join("/usr");
         let result = self.step(stage).and_then(|(step, directory)| {
             take(step, directory).map_err(|error| {
-                Failure::new(&path, "cannot make read-only", error)
-                    .with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
+                let is_busy = error.kind() == ErrorKind::ResourceBusy;
+                let failure = Failure::new(&path, "cannot make read-only", error);
+                if !is_busy {
+                    return failure;
+                }
+                failure.with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
             })
         });
         match result {

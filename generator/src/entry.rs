@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let count = usize::try_from(count).unwrap_or_default();
-    let arguments: Vec<OsString> = (1..count)
+    let words: Vec<OsString> = (0..count)
         .map(|index| {
             // SAFETY: the C library gives so many pointers to strings that end with a zero byte, and live as long as the
             // process.
@@ -21,5 +21,5 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
             OsStr::from_bytes(argument.to_bytes()).to_owned()
         })
         .collect();
-    c_int::from(crate::run(&arguments))
+    c_int::from(crate::run(&words))
 }

@@ -2,10 +2,11 @@
 //! read-only, and becomes the real init, whatever went wrong before.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io::{Error, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::plan::{Facts, Plan, Stage, Step, Why};
+use usr_policy_plan::plan::{Facts, Plan, Stage, Step};
 use usr_policy_plan::pre_init::{
     API_FILE_SYSTEMS, Checked, Options, Order, SHELL, Source, real_inits,
 };
@@ -31,8 +32,8 @@ use crate::apply::{Planned, record, said};
 use crate::{Failed, IDENTIFIER};
 
 /// What a person can do where the machine does not come up.
-const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, or an \
-    initramfs and no init= there";
+const WAY_OUT: &str = "pre-init could not do everything; the way out is usrpolicy=off on the kernel command line, with \
+    mount.usr=DEVICE mount.usrflags=ro where /usr is missing, or an initramfs and no init= there";
 
 /// How often a device that is not there yet is looked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -40,10 +41,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// After this time a person is told what is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Runs as the first process; the arguments are the real init's. It returns only where nothing can be started, and where
-/// the kernel then does what the machine's owner asked for.
-pub(crate) fn run(arguments: &[OsString]) -> u8 {
-    survive(arguments, None);
+/// Runs as the first process; the words are its name, and the arguments that are the real init's. It returns only where
+/// nothing can be started, and where the kernel then does what the machine's owner asked for.
+pub(crate) fn run(words: &[OsString]) -> u8 {
+    survive(words, None);
     let missing = mount_api_file_systems();
     // Only now: before there was no /dev/kmsg.
     kmsg::init_with_console(IDENTIFIER);
@@ -51,20 +52,20 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
         Failed::because(failure);
     }
     let mut real_init = None;
-    let result = prepare(arguments, &mut real_init);
+    let result = prepare(words, &mut real_init);
     if result.is_err() || !missing.is_empty() {
         warn!("{WAY_OUT}");
     }
-    start(arguments, real_init.as_ref())
+    start(words, real_init.as_ref())
 }
 
 /// Does everything that comes before the real init; finds out first which one is asked for.
-fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
+fn prepare(words: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(), Failed> {
     let root = Root::open("/")?;
-    // Without a command line there is no policy; what fstab wants on /usr is mounted all the same.
+    // One that cannot be read may say off; what fstab wants on /usr is mounted all the same.
     let (cmdline, known) = match running_cmdline(&root) {
         Ok(cmdline) => (cmdline, Ok(())),
-        Err(failure) => (Vec::new(), Err(Failed::from(failure))),
+        Err(failure) => (b"usrpolicy=off".to_vec(), Err(Failed::from(failure))),
     };
     let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
@@ -76,17 +77,17 @@ fn prepare(arguments: &[OsString], real_init: &mut Option<MountPoint>) -> Result
         Failed::because(problem);
     }
     *real_init = plan.real_init;
-    survive(arguments, real_init.as_ref());
-    close(&root, &facts).and(known)
+    survive(words, real_init.as_ref());
+    close(root, &cmdline, &facts).and(known)
 }
 
 /// A mistake in this program must not end in a kernel panic: the process becomes the real init instead.
-fn survive(arguments: &[OsString], asked: Option<&MountPoint>) {
-    let (arguments, asked) = (arguments.to_vec(), asked.cloned());
+fn survive(words: &[OsString], asked: Option<&MountPoint>) {
+    let (words, asked) = (words.to_vec(), asked.cloned());
     std::panic::set_hook(Box::new(move |what| {
         error!("a mistake in usr-policy: {what}");
         warn!("{WAY_OUT}");
-        start(&arguments, asked.as_ref());
+        start(&words, asked.as_ref());
     }));
 }
 
@@ -104,7 +105,9 @@ fn mount_api_file_systems() -> Vec<Failure> {
                 fs_type: fs.fs_type.as_bytes(),
                 options: &Options::parse(fs.options),
             };
-            mount_new(&new, &directory).map_err(|failure| failure.at(fs.mount_point))
+            mount_new(&new, &directory)
+                .map(drop)
+                .map_err(|failure| failure.at(fs.mount_point))
         });
         failures.extend(mounted.err());
     }
@@ -112,7 +115,7 @@ fn mount_api_file_systems() -> Vec<Failure> {
 }
 
 /// Sees to it that `/usr` is there, and that it is read-only under strict.
-fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
+fn close(root: Root, cmdline: &[u8], facts: &Facts) -> Result<(), Failed> {
     let is_mounted = root
         .directory("/usr")
         .ok()
@@ -121,15 +124,15 @@ fn close(root: &Root, facts: &Facts) -> Result<(), Failed> {
     let order = match Order::new(facts) {
         Some(Ok(order)) if !is_mounted => order,
         Some(Err(unsupported)) if !is_mounted => return Err(Failed::because(&unsupported)),
-        _ => return Planned::read("/".into())?.close_usr(Stage::Init),
+        _ => return Planned::with(cmdline, root).close_usr(Stage::Init),
     };
-    let options = mount_usr(root, &order)?;
+    let (mount, options) = mount_usr(&root, &order)?;
     // Once more: some of the configuration is in /usr.
-    keep_or_open(&Planned::read("/".into())?, &options)
+    keep_or_open(&Planned::with(cmdline, root), &mount, &options)
 }
 
-/// Mounts `/usr` read-only, whoever may want it otherwise; returns the options that were asked for.
-fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
+/// Mounts `/usr` read-only, whoever may want it otherwise; returns its mount, and the options that it is to have.
+fn mount_usr(root: &Root, order: &Order) -> Result<(OwnedFd, Options), Failure> {
     let fail = |error| Failure::new(spec(order), "cannot mount on /usr", error);
     let directory = root.directory("/usr")?.ok_or_else(|| {
         fail(Error::other("there is no such directory")).with_remedy("make one, empty")
@@ -150,17 +153,31 @@ fn mount_usr(root: &Root, order: &Order) -> Result<Options, Failure> {
             .into(),
     };
     let asked = check(order, &fs_type, &source);
-    let options = Options {
-        read_only: true,
-        ..asked.clone()
+    let mount = |options: &Options| {
+        let new = NewMount {
+            source: source.as_os_str().as_bytes(),
+            fs_type: &fs_type,
+            options: &Options {
+                read_only: true,
+                ..options.clone()
+            },
+        };
+        mount_new(&new, &directory)
     };
-    let new = NewMount {
-        source: source.as_os_str().as_bytes(),
-        fs_type: &fs_type,
-        options: &options,
+    let failure = match mount(&asked) {
+        Ok(mount) => return Ok((mount, asked)),
+        Err(failure) => failure,
     };
-    mount_new(&new, &directory)?;
-    Ok(asked)
+    let least = asked.least();
+    // An option that is refused is no reason to have no /usr.
+    if failure.error.kind() == ErrorKind::InvalidInput
+        && least.settings != asked.settings
+        && let Ok(mount) = mount(&least)
+    {
+        error!("{}", failure.with_remedy("/usr is mounted read-only without the options of its file system; correct them in fstab or mount.usrflags="));
+        return Ok((mount, least));
+    }
+    Err(failure)
 }
 
 fn spec(order: &Order) -> PathBuf {
@@ -170,6 +187,12 @@ fn spec(order: &Order) -> PathBuf {
 /// Runs fsck where that is asked for; returns the options, read-only where the file system is not clean.
 fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
     let mut options = order.options.clone();
+    let unchecked = |why: &dyn fmt::Display| {
+        warn!(
+            "/sbin/fsck.{}: {why}; /usr is mounted unchecked, as without a helper on the root file system",
+            Shown(fs_type)
+        );
+    };
     match fsck(fs_type, device, order.check) {
         Ok(None | Some(Checked::Clean)) => {}
         Ok(Some(Checked::NotClean)) => {
@@ -180,10 +203,10 @@ fn check(order: &Order, fs_type: &[u8], device: &Path) -> Options {
             options.read_only = true;
             options.read_only_file_system = true;
         }
-        Err(error) => warn!(
-            "/sbin/fsck.{}: {error}; /usr is mounted unchecked, as without a helper on the root file system",
-            Shown(fs_type)
-        ),
+        Ok(Some(Checked::NotAtAll(status))) => {
+            unchecked(&format_args!("could not run (exit status {status})"));
+        }
+        Err(error) => unchecked(&error),
     }
     options
 }
@@ -215,31 +238,37 @@ fn wait_for(root: &Root, order: &Order) -> Result<PathBuf, Failure> {
     }
 }
 
-/// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for.
-fn keep_or_open(planned: &Planned, asked: &Options) -> Result<(), Failed> {
-    let (step, directory) = planned.step(Stage::Init)?;
-    let result = match step {
-        Step::Leave(Why::NotStrict) => Ok(()),
-        Step::Refuse(why) => Err(Failed::because(&format_args!("/usr: {why}"))),
-        _ => {
-            said("/usr", How::Atomically);
-            record(&Stage::Init.to_string(), "/usr", "read-only");
-            return Ok(());
+/// `/usr` was mounted read-only, and stays so where the policy is strict; else it becomes what was asked for, also where
+/// nobody can tell.
+fn keep_or_open(planned: &Planned, usr: &OwnedFd, asked: &Options) -> Result<(), Failed> {
+    let result = if planned.plan.is_strict() {
+        match planned.step(Stage::Init) {
+            Ok((Step::Refuse(why), _)) => Err(Failed::because(&format_args!("/usr: {why}"))),
+            Err(failure) => Err(failure.into()),
+            Ok(_) => {
+                said("/usr", How::Atomically);
+                record(&Stage::Init.to_string(), "/usr", "read-only");
+                return Ok(());
+            }
         }
+    } else {
+        Ok(())
     };
-    if let Some(directory) = directory.filter(|_| !asked.read_only) {
-        set_writable(&directory)
-            .map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
+    if !asked.read_only {
+        set_writable(usr).map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
     }
     info!("/usr: mounted");
     result
 }
 
 /// Becomes the real init. It returns where there is none.
-fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
+fn start(words: &[OsString], asked: Option<&MountPoint>) -> u8 {
+    // Without /proc: the kernel calls an init by its path, and so do we.
+    let this =
+        fs::read("/proc/self/exe").or_else(|error| words.first().map_or(Err(error), fs::read));
     for path in real_inits(asked) {
         let path = Path::new(OsStr::from_bytes(path));
-        if is_this_program(path) {
+        if this.as_ref().is_ok_and(|this| is_copy(path, this)) {
             error!(
                 "{}: is usr-policy itself, and not started again; name the real init with usrpolicy.init=",
                 path.display()
@@ -248,7 +277,7 @@ fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
         }
         let mut command = Command::new(path);
         if path != Path::new(SHELL) {
-            command.args(arguments);
+            command.args(words.iter().skip(1));
         }
         info!("starting {}", path.display());
         // Descriptors of ours are closed by it; signals and environment are as the kernel gave them.
@@ -266,9 +295,12 @@ fn start(arguments: &[OsString], asked: Option<&MountPoint>) -> u8 {
     nothing_to_start()
 }
 
-fn is_this_program(path: &Path) -> bool {
-    let file = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    matches!((file(Path::new("/proc/self/exe")), file(path)), (Ok(this), Ok(that)) if this == that)
+/// Whether a file has the same contents as a program: two copies would start each other for ever.
+fn is_copy(path: &Path, program: &[u8]) -> bool {
+    // A pipe or a device may have no end.
+    let is_candidate = fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && usize::try_from(meta.len()) == Ok(program.len()));
+    is_candidate && fs::read(path).is_ok_and(|text| text == program)
 }
 
 /// The kernel's own answer to a missing init is a panic, after which it restarts where `panic=` says so: then that is what

@@ -4,7 +4,7 @@
 //! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
 //! apply --root DIR --stage early|late|host   make DIR/usr read-only
 //! sync                                       close whatever the policy wants closed; without systemd, mount the rest
-//! anything, as the first process             mount /usr read-only and become the real init: init=/usr-policy-init
+//! anything else, as the first process        mount /usr read-only and become the real init: init=/usr-policy-init
 //! ```
 //!
 //! It asks nobody, and lets the boot go on whatever it finds. Only as the first process it starts other programs: fsck,
@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use usr_policy_plan::plan::Stage;
+use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::kmsg;
 use usr_policy_system::unit_dir::UnitDirs;
@@ -38,14 +39,13 @@ enum Role {
     Sync,
 }
 
-/// Runs the role that the arguments ask for; returns the exit status.
-fn run(arguments: &[OsString]) -> u8 {
-    // Whatever its name and its arguments: the kernel gives an init the words that it does not know itself.
-    if std::process::id() == 1 {
-        return init::run(arguments);
+/// Runs the role that the words ask for, a name and arguments; returns the exit status.
+fn run(words: &[OsString]) -> u8 {
+    if std::process::id() == 1 && is_for_init(words) {
+        return init::run(words);
     }
     kmsg::init(IDENTIFIER);
-    let result = match role(arguments) {
+    let result = match role(words.get(1..).unwrap_or_default()) {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
@@ -77,6 +77,21 @@ impl Failed {
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
         Failed::because(&failure)
+    }
+}
+
+/// Whether the first process of a machine may have these arguments: the kernel gives an init the words that it does not know
+/// itself. A container has a first process too, and that may have another role.
+fn is_for_init(words: &[OsString]) -> bool {
+    let [name, arguments @ ..] = words else {
+        return true;
+    };
+    match role(arguments) {
+        // The kernel calls an init by its path.
+        _ if name == PRE_INIT => true,
+        // One path alone may be what a boot loader calls the kernel by.
+        Some(Role::Generator(_)) => arguments.len() == 1,
+        role => role.is_none(),
     }
 }
 

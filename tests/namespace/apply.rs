@@ -439,6 +439,18 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "only where a file is open for writing the message says to stop what has it open",
+        || {
+            System::with(STRICT, |system| {
+                let expected = "<3> ROOT/usr: cannot make read-only: Operation not permitted\n";
+                assert_eq!(
+                    said(&with_failing_syscall(system, "mount_setattr", "EPERM")),
+                    (1, expected)
+                );
+            });
+        },
+    ),
+    (
         "without proc nothing is done and the log says what is missing",
         || {
             System::with(STRICT, |system| {
@@ -530,10 +542,15 @@ const TWO_STEPS: &str = "<4> ROOT/usr: made read-only in two steps; this kernel 
 
 /// The early stage on a kernel that answers ENOSYS to a syscall.
 fn without_syscall(system: &System, syscall: &str) -> (i32, String) {
+    with_failing_syscall(system, syscall, "ENOSYS")
+}
+
+/// The early stage where a syscall fails.
+fn with_failing_syscall(system: &System, syscall: &str, errno: &str) -> (i32, String) {
     let mut command = Command::new("strace");
     command
         .args(["-qqq", "-o", "/dev/null"])
-        .arg(format!("--inject={syscall}:error=ENOSYS"))
+        .arg(format!("--inject={syscall}:error={errno}"))
         .arg(format!("--trace={syscall}"))
         .arg(installed().join(product::BOOT_PROGRAM))
         .args(["apply", "--root"])

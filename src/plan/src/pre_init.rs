@@ -398,8 +398,9 @@ pub enum Attribute {
     NoSymFollow,
 }
 
-/// The words for attributes: what each takes away, and what it sets then. `relatime` is what the kernel does by itself.
-const FLAGS: [(&str, &[Attribute], Option<Attribute>); 15] = {
+/// The words for attributes: what each takes away, and what it sets then. `relatime` is what the kernel does by itself,
+/// with or without the word.
+const FLAGS: [(&str, &[Attribute], Option<Attribute>); 16] = {
     use Attribute::{NoAtime, NoDev, NoDirAtime, NoExec, NoSuid, NoSymFollow, StrictAtime};
     [
         ("suid", &[NoSuid], None),
@@ -413,6 +414,7 @@ const FLAGS: [(&str, &[Attribute], Option<Attribute>); 15] = {
         ("diratime", &[NoDirAtime], None),
         ("nodiratime", &[NoDirAtime], Some(NoDirAtime)),
         ("relatime", &[NoAtime, StrictAtime], None),
+        ("norelatime", &[], None),
         ("atime", &[NoAtime], None),
         ("noatime", &[NoAtime, StrictAtime], Some(NoAtime)),
         ("nostrictatime", &[StrictAtime], None),
@@ -478,6 +480,25 @@ impl Options {
         }
     }
 
+    /// The least with which there is a `/usr`: read-only, and with no settings but those that say what is mounted. The
+    /// others go where the file system refuses one of them.
+    ///
+    /// Source: btrfs(5), xfs(5) and nfs(5), "MOUNT OPTIONS".
+    #[must_use]
+    pub fn least(&self) -> Self {
+        const KEYS: [&str; 8] = [
+            "subvol", "subvolid", "device", "logdev", "rtdev", "addr", "vers", "nfsvers",
+        ];
+        let is_kept = |key: &[u8]| KEYS.iter().any(|kept| kept.as_bytes() == key);
+        let mut least = Options {
+            read_only: true,
+            read_only_file_system: true,
+            ..self.clone()
+        };
+        least.settings.retain(|(key, _)| is_kept(key));
+        least
+    }
+
     /// What mount.nfs(8) would add: the address, and a version that needs no other program.
     fn for_share(&mut self, address: &[u8]) {
         let has = |keys: &[&[u8]]| {
@@ -497,12 +518,45 @@ impl Options {
     }
 }
 
-/// Options that mean something to mount(8), to systemd or to people, and nothing to a file system.
-/// `noauto` and `nofail` are among them: systemd ignores both for `/usr`, since v254.
+/// Options that mean something to mount(8), to systemd, to mount(2) or to people, and nothing to a file system.
+/// `noauto` and `nofail` are among them: systemd ignores both for `/usr`, since v254. So are the four kinds of propagation:
+/// the real init sets its own.
+///
+/// Source: util-linux libmount/src/optmap.c.
 fn is_for_others(key: &[u8]) -> bool {
-    const WORDS: [&str; 15] = [
-        "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "nousers",
-        "owner", "noowner", "group", "nogroup", "comment", "loop",
+    const WORDS: [&str; 31] = [
+        "defaults",
+        "auto",
+        "noauto",
+        "nofail",
+        "_netdev",
+        "user",
+        "nouser",
+        "users",
+        "nousers",
+        "owner",
+        "noowner",
+        "group",
+        "nogroup",
+        "comment",
+        "loop",
+        "helper",
+        "uhelper",
+        // Flags of mount(2) that fsconfig(2) has no word for.
+        "silent",
+        "loud",
+        "iversion",
+        "noiversion",
+        "sub",
+        "nosub",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "private",
+        "rprivate",
+        "unbindable",
+        "runbindable",
     ];
     WORDS.iter().any(|word| word.as_bytes() == key)
         || key.starts_with(b"x-")
@@ -569,14 +623,20 @@ pub enum Checked {
     Clean,
     /// Something is, or may be: the file system must not be written.
     NotClean,
+    /// Nobody knows: the helper ended with this status before it looked.
+    NotAtAll(i32),
 }
 
 impl Checked {
-    /// Reads an exit status; `None` is the end by a signal. Source: fsck(8), "EXIT STATUS".
+    /// Reads an exit status; `None` is the end by a signal.
+    ///
+    /// Source: fsck(8), "EXIT STATUS"; of 126 and 127 POSIX, "Exit Status for Commands". With 127 the loader ends a program
+    /// without its libraries.
     #[must_use]
     pub fn new(status: Option<i32>) -> Self {
         match status {
             Some(0 | 1) => Checked::Clean,
+            Some(status @ (16 | 32 | 126..=128)) => Checked::NotAtAll(status),
             _ => Checked::NotClean,
         }
     }
@@ -851,6 +911,38 @@ mod tests {
     }
 
     #[test]
+    fn every_word_that_mount_knows_is_understood_and_only_those_that_the_kernel_takes_are_settings()
+    {
+        let flags = "ro,rw,exec,noexec,suid,nosuid,dev,nodev,sub,nosub,silent,loud,atime,noatime,iversion,noiversion,\
+            diratime,nodiratime,relatime,norelatime,strictatime,nostrictatime,symfollow,nosymfollow,\
+            unbindable,runbindable,private,rprivate,slave,rslave,shared,rshared";
+        let others = "defaults,auto,noauto,user=x,nouser,users,nousers,owner,noowner,group,nogroup,_netdev,comment=x,x-a,X-b,\
+            loop,nofail,uhelper=x,helper=x";
+        for list in [flags, others] {
+            assert_eq!(settings(&Options::parse(list)), [""; 0]);
+        }
+        // Source: Linux fs/fs_context.c, `common_set_sb_flag` and `common_clear_sb_flag`.
+        let kernel = "sync,async,dirsync,mand,nomand,lazytime,nolazytime";
+        assert_eq!(settings(&Options::parse(kernel)).join(","), kernel);
+        assert_eq!(
+            Options::parse("noatime,norelatime").attributes,
+            [Attribute::NoAtime]
+        );
+    }
+
+    #[test]
+    fn the_least_is_read_only_and_of_the_same_tree() {
+        let least =
+            Options::parse("rw,nodev,subvol=usr,compress=x,device=/dev/vdc,addr=::1").least();
+        assert!(least.read_only && least.read_only_file_system);
+        assert_eq!(least.attributes, [Attribute::NoDev]);
+        assert_eq!(
+            settings(&least),
+            ["subvol=usr", "device=/dev/vdc", "addr=::1"]
+        );
+    }
+
+    #[test]
     fn fsck_runs_where_fstab_asks_unless_the_command_line_says_otherwise() {
         for (cmdline, passno, check) in [
             ("", 0, Check::Never),
@@ -873,9 +965,17 @@ mod tests {
             (Some(2), Checked::NotClean),
             (Some(4), Checked::NotClean),
             (Some(8), Checked::NotClean),
+            (Some(12), Checked::NotClean),
             (None, Checked::NotClean),
         ] {
             assert_eq!(Checked::new(status), checked, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_helper_that_could_not_look_says_nothing_of_the_file_system() {
+        for status in [16, 32, 126, 127, 128] {
+            assert_eq!(Checked::new(Some(status)), Checked::NotAtAll(status));
         }
     }
 

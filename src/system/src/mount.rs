@@ -1,6 +1,6 @@
 //! The mounts that the policy makes by itself, by file descriptor.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -111,21 +111,27 @@ pub struct NewMount<'a> {
     pub options: &'a Options,
 }
 
-/// Mounts a file system on a directory. Nobody sees the mount before it has all its flags, read-only among them.
+/// Mounts a file system on a directory, and returns its mount. Nobody sees it before it has all its flags, read-only among
+/// them.
 ///
 /// # Errors
-/// The kernel's, in the words of the file system where it has some.
-pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<(), Failure> {
+/// The kernel's, in the words of the file system where it has some; of the kind `InvalidInput` where it refuses an option.
+pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<OwnedFd, Failure> {
     let mut mount = fs_mount(new, new.options.read_only_file_system);
     // A device that is write-protected: mount(8) tries it so too.
-    if mount
-        .as_ref()
-        .is_err_and(|error| is(error, Errno::ROFS) || is(error, Errno::ACCESS))
-    {
+    if mount.as_ref().is_err_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+        )
+    }) {
         mount = fs_mount(new, true);
     }
     let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    let attached = mount.and_then(|mount| Ok(move_mount(&mount, "", directory, "", here)?));
+    let attached = mount.and_then(|mount| {
+        move_mount(&mount, "", directory, "", here)?;
+        Ok(mount)
+    });
     attached.map_err(|error| {
         let remedy = if is(&error, Errno::NODEV) {
             "the kernel has no such file system, nor a module that it could load; build it in"
@@ -187,7 +193,8 @@ fn in_its_words(context: &OwnedFd, errno: Errno) -> io::Error {
     let mut message = [0; 256];
     match rustix::io::read(context, &mut message) {
         Ok(length) if message[..length].starts_with(b"e ") => {
-            io::Error::other(String::from_utf8_lossy(message[2..length].trim_ascii()))
+            let words = String::from_utf8_lossy(message[2..length].trim_ascii());
+            io::Error::new(io::Error::from(errno).kind(), words)
         }
         // Most say it in the kernel's log, if at all.
         _ => errno.into(),
