@@ -51,12 +51,7 @@ impl Report {
             && system.path(DATABASE).exists()
             && system.is_read_only("/usr")
             && !system.is_read_only(DATABASE);
-        if !report
-            .text
-            .contains("left writable, as usrpolicy.lock=off asks")
-        {
-            assert_eq!(pair.is_some(), is_dangerous, "{}", report.text);
-        }
+        assert_eq!(pair.is_some(), is_dangerous, "{}", report.text);
         report
     }
 
@@ -436,12 +431,29 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             assert!(report.text.contains("strict would find"), "{}", report.text);
         });
     }),
-    ("lock off promises no lock", || {
+    ("lock off on a read-only usr is the dangerous pair", || {
         System::with("rw usrpolicy=strict usrpolicy.lock=off", |system| {
             closed(system);
             assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
             let report = Report::of(system);
+            report.exits(1);
             report.says(DATABASE, "-", "left writable, as usrpolicy.lock=off asks");
+            report.says(
+                "/usr and the package database",
+                "BROKEN",
+                "the database is writable, as usrpolicy.lock=off asks",
+            );
+            assert!(
+                report.text.contains("take usrpolicy.lock=off away"),
+                "{}",
+                report.text
+            );
+            system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+            assert!(
+                Report::of(system)
+                    .about("/usr and the package database")
+                    .is_none()
+            );
         });
     }),
     (

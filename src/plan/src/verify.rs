@@ -8,7 +8,7 @@ use core::fmt;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
-use crate::policy::{Mode, Role, Tmpfs, Treatment};
+use crate::policy::{Lock, Mode, Role, Rule, Tmpfs, Treatment};
 use crate::pre_init::PRE_INIT;
 use crate::unit::BOOT_PROGRAM;
 
@@ -205,11 +205,19 @@ pub fn paths(plan: &Plan) -> Vec<MountPoint> {
         .iter()
         .map(|mount| &mount.rule)
         .chain(&plan.writable)
+        .chain(rule_of(plan, Role::Database))
         .map(|rule| rule.mount_point.clone());
     let always = ALWAYS_WRITABLE
         .iter()
         .filter_map(|path| MountPoint::new(path.as_bytes()).ok());
     ours.chain(always).collect()
+}
+
+/// The rule with this role, whether it is carried out or left out.
+fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
+    let carried_out = plan.mounts.iter().map(|mount| &mount.rule);
+    let left_out = plan.left_out.iter().map(|left_out| &left_out.rule);
+    carried_out.chain(left_out).find(|rule| rule.role == role)
 }
 
 /// Compares what was seen with the plan.
@@ -377,7 +385,7 @@ impl<'a> Judge<'a> {
     }
 
     fn is_read_only(&self, role: Role) -> Option<bool> {
-        let place = self.place(&self.plan.mount_of(role)?.rule.mount_point)?;
+        let place = self.place(&rule_of(self.plan, role)?.mount_point)?;
         match (place.kind, self.writability(place)?) {
             (Kind::Missing | Kind::Other | Kind::Unknown, _)
             | (_, Writability::Contradiction(_)) => None,
@@ -730,11 +738,25 @@ impl<'a> Judge<'a> {
             self.is_read_only(Role::Database),
         ) == (Some(true), Some(false))
         {
+            // With lock=off nobody locks the database, and /usr is closed all the same.
+            let (cause, remedy) = if self.plan.lock == Lock::Off {
+                (
+                    ", as usrpolicy.lock=off asks",
+                    "take usrpolicy.lock=off away, in the configuration Lock=off, and boot again",
+                )
+            } else {
+                (
+                    "",
+                    "lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
+                )
+            };
             self.find(
                 Verdict::Broken,
                 &"/usr and the package database",
-                "/usr is read-only and the database is writable: pacman -R would report success, forget the package and leave its files",
-                "do not run pacman; lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
+                format!(
+                    "/usr is read-only and the database is writable{cause}: pacman -R would report success, forget the package and leave its files"
+                ),
+                format!("do not run pacman; {remedy}"),
             );
         }
     }
@@ -786,5 +808,84 @@ struct Seconds(u64);
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03} s", self.0 / 1_000_000, self.0 / 1_000 % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmdline::Cmdline;
+    use crate::plan::Facts;
+
+    fn plan(cmdline: &str) -> Plan {
+        Plan::new(&Facts {
+            cmdline: Cmdline::parse(cmdline.as_bytes()),
+            ..Facts::default()
+        })
+    }
+
+    /// A machine on which the mount table is the one witness, and every path is a directory.
+    fn machine(plan: &Plan, table: &str) -> Observed {
+        let mounts = MountTable::parse(table.as_bytes());
+        let places = paths(plan).into_iter().map(|path| Place {
+            mount_id: mounts.holding(&path).map(|mount| mount.mount_id),
+            path,
+            kind: Kind::Directory,
+            access: Access::NoWitness,
+            statvfs_read_only: None,
+        });
+        Observed {
+            places: places.collect(),
+            mounts,
+            ..Observed::default()
+        }
+    }
+
+    #[track_caller]
+    fn says(report: &Report, verdict: Verdict, subject: &str, what: &str) {
+        assert!(
+            report.findings.iter().any(|finding| {
+                finding.verdict == verdict
+                    && finding.subject == subject
+                    && finding.what.contains(what)
+            }),
+            "not {verdict} {subject} {what}: {report:#?}"
+        );
+    }
+
+    const PAIR: &str = "/usr and the package database";
+
+    #[test]
+    fn a_read_only_usr_with_a_writable_database_is_broken_whatever_the_word_for_the_lock() {
+        let table = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
+        for lock in ["always", "merged", "off"] {
+            let plan = plan(&format!("usrpolicy=strict usrpolicy.lock={lock}"));
+            let report = report(&plan, &machine(&plan, table));
+            assert_eq!(report.exit_code(), 1);
+            says(&report, Verdict::Broken, PAIR, "the database is writable");
+            let names_the_word = report
+                .findings
+                .iter()
+                .any(|finding| finding.remedy.contains("take usrpolicy.lock=off away"));
+            assert_eq!(names_the_word, lock == "off", "{report:#?}");
+        }
+    }
+
+    #[test]
+    fn without_a_database_there_is_no_pair() {
+        let plan = plan("usrpolicy=strict usrpolicy.lock=off");
+        let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
+        for place in &mut seen.places {
+            if place.path.as_bytes() == b"/var/lib/pacman" {
+                place.kind = Kind::Missing;
+            }
+        }
+        let report = report(&plan, &seen);
+        assert!(
+            report
+                .findings
+                .iter()
+                .all(|finding| finding.subject != PAIR)
+        );
     }
 }
