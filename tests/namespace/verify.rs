@@ -422,6 +422,59 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         }
     }),
+    (
+        "a configuration that cannot be read leaves open what is promised",
+        || {
+            System::with("rw", |system| {
+                symlink("usr-policy.conf", system.path("/etc/usr-policy.conf")).unwrap();
+                let report = Report::of(system);
+                report.exits(3);
+                report.says(
+                    "/etc/usr-policy.conf",
+                    "unknown",
+                    "cannot read: Too many levels of symbolic links",
+                );
+                assert!(!report.text.contains("Nothing is promised"));
+                system.boot_with("rw usrpolicy=off");
+                Report::of(system).exits(0);
+                fs::remove_file(system.path("/etc/usr-policy.conf")).unwrap();
+                system.boot_with("rw");
+                Report::of(system).exits(0);
+            });
+        },
+    ),
+    (
+        "a configuration that only root may read leaves it open to everybody else",
+        || {
+            if !has_other_users() {
+                eprintln!("skipped: there is no second user in this user namespace");
+                return;
+            }
+            System::with("rw", |system| {
+                system.write("/etc/usr-policy.conf", "[Policy]\nMode=strict\n");
+                system.does(&["chmod", "0600", "/etc/usr-policy.conf"]);
+                let report = Report::of_command(&mut system.command(&[
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    "/usr/bin/usr-policy",
+                    "verify",
+                ]));
+                report.exits(3);
+                report.says(
+                    "/etc/usr-policy.conf",
+                    "unknown",
+                    "cannot read: Permission denied",
+                );
+                assert!(
+                    report.text.contains("run usr-policy verify as root"),
+                    "{}",
+                    report.text
+                );
+            });
+        },
+    ),
     ("audit says what strict would find, and exits 0", || {
         System::with("rw usrpolicy=audit", |system| {
             let report = Report::of(system);

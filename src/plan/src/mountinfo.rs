@@ -3,6 +3,8 @@
 //! The order of the lines is not the order of stacking: the mount that is seen at a path is found by its mount id
 //! (statx(2), `STATX_MNT_ID`) or by walking from parent to child.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -92,13 +94,20 @@ pub struct BadLine {
     pub field: &'static str,
 }
 
+impl BadLine {
+    /// What is wrong with it.
+    #[must_use]
+    pub fn what(&self) -> String {
+        format!(
+            "{} is missing or not as proc_pid_mountinfo(5) has it",
+            self.field
+        )
+    }
+}
+
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} is missing or not as proc_pid_mountinfo(5) has it",
-            self.line, self.field
-        )
+        write!(f, "{}: {}", self.line, self.what())
     }
 }
 
@@ -263,8 +272,8 @@ fn number<T: TryFrom<u64>>(field: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::string::{String, ToString};
-    use std::{format, vec};
+    use std::string::ToString;
+    use std::vec;
 
     use super::*;
 

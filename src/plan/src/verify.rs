@@ -8,7 +8,7 @@ use core::fmt;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
-use crate::policy::{Lock, Mode, Role, Rule, Tmpfs, Treatment};
+use crate::policy::{Lock, Mode, Origin, Role, Rule, Tmpfs, Treatment};
 use crate::pre_init::PRE_INIT;
 use crate::unit::BOOT_PROGRAM;
 
@@ -25,8 +25,21 @@ pub struct Observed {
     pub events: Vec<Event>,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
-    /// What could not be looked at, in words.
-    pub blind: Vec<String>,
+    /// Configuration and fstab that could not be read: what is promised may be more than the plan says.
+    pub unread: Vec<Blind>,
+    /// What of the machine could not be looked at.
+    pub blind: Vec<Blind>,
+}
+
+/// Something that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// A file, or a line of one.
+    pub subject: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// What is at a path.
@@ -229,13 +242,15 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
         findings: Vec::new(),
     };
     judge.words();
+    judge.unread();
     if plan.mode != Mode::Off {
         judge.rules();
     }
     let mut findings = judge.findings;
     if plan.mode == Mode::Audit {
-        // Nothing was promised, so nothing can be broken, but for the words at the head.
-        for finding in findings.iter_mut().skip(plan.problems.len()) {
+        // Nothing was promised, so nothing can be broken, but for what stands at the head.
+        let head = plan.problems.len() + observed.unread.len();
+        for finding in findings.iter_mut().skip(head) {
             finding.verdict = finding.verdict.min(Verdict::Warning);
         }
     }
@@ -291,14 +306,26 @@ impl<'a> Judge<'a> {
         }
     }
 
+    fn unread(&mut self) {
+        // No file can make a promise where the command line says that there is none.
+        let verdict = match (self.plan.mode, &self.plan.mode_origin) {
+            (Mode::Off, Origin::CommandLine) => Verdict::NotApplicable,
+            (Mode::Audit, Origin::CommandLine) => Verdict::Warning,
+            _ => Verdict::Unknown,
+        };
+        for file in &self.observed.unread {
+            self.find(verdict, &file.subject, &*file.what, &*file.remedy);
+        }
+    }
+
     fn rules(&mut self) {
         let plan = self.plan;
         for blind in &self.observed.blind {
             self.find(
                 Verdict::Unknown,
-                &"-",
-                blind.as_str(),
-                "run usr-policy verify as root",
+                &blind.subject,
+                &*blind.what,
+                &*blind.remedy,
             );
         }
         if self.observed.pre_init == PreInit::Different {
@@ -887,5 +914,30 @@ mod tests {
                 .iter()
                 .all(|finding| finding.subject != PAIR)
         );
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_leaves_open_what_is_promised() {
+        for (cmdline, code, verdict) in [
+            ("", 3, Verdict::Unknown),
+            ("usrpolicy=strict", 3, Verdict::Unknown),
+            ("usrpolicy=audit", 0, Verdict::Warning),
+            ("usrpolicy=off", 0, Verdict::NotApplicable),
+        ] {
+            let plan = plan(cmdline);
+            let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
+            for place in &mut seen.places {
+                place.kind = Kind::Missing;
+            }
+            seen.unread = [Blind {
+                subject: "/etc/usr-policy.conf".into(),
+                what: "cannot read: Permission denied".into(),
+                remedy: "run usr-policy verify as root".into(),
+            }]
+            .into();
+            let report = report(&plan, &seen);
+            assert_eq!(report.exit_code(), code, "{cmdline}: {report:#?}");
+            says(&report, verdict, "/etc/usr-policy.conf", "cannot read");
+        }
     }
 }
