@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -16,7 +17,19 @@ use usr_policy_system::seen::look;
 use crate::Failed;
 
 pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
+    if is_left_to_manager(stage) {
+        return Ok(());
+    }
     Planned::read(root)?.close_usr(stage)
+}
+
+/// Whether the mounts of this real root are a container manager's; then it is said.
+pub(crate) fn is_left_to_manager(stage: Stage) -> bool {
+    let is_left = stage == Stage::Host && in_container();
+    if is_left {
+        info!("in a container: its mounts are its manager's, and stay as they are");
+    }
+    is_left
 }
 
 /// A root, and what is to be done with it.

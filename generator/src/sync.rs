@@ -15,9 +15,12 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::{is_read_only_mount, mount_of};
 
 use crate::Failed;
-use crate::apply::{Planned, record, said};
+use crate::apply::{Planned, is_left_to_manager, record, said};
 
 pub(crate) fn run() -> Result<(), Failed> {
+    if is_left_to_manager(Stage::Host) {
+        return Ok(());
+    }
     let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
         return Ok(());

@@ -206,6 +206,24 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         }
     }),
+    ("in a container nothing is closed", || {
+        System::with(STRICT, |system| {
+            system.write("/run/systemd/container", "podman");
+            let before = system.mounts();
+            for words in [&["sync"][..], &["apply", "--root", "/", "--stage", "host"]] {
+                assert_eq!(
+                    system.generator(words),
+                    (
+                        0,
+                        "<6> in a container: its mounts are its manager's, and stay as they are\n"
+                            .to_owned()
+                    )
+                );
+            }
+            assert_eq!(system.mounts(), before);
+            assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+        });
+    }),
     (
         "usr that cannot be closed is no reason to leave the database open",
         || {

@@ -475,6 +475,22 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "in a container nothing is promised, whatever the host's command line says",
+        || {
+            for mark in ["/run/systemd/container", "/run/.containerenv"] {
+                System::with(STRICT, |system| {
+                    system.write(mark, "");
+                    let report = Report::of(system);
+                    report.exits(0);
+                    assert_eq!(
+                        report.text,
+                        "usr-policy: in a container: nothing is promised; its mounts are its manager's\n"
+                    );
+                });
+            }
+        },
+    ),
     ("audit says what strict would find, and exits 0", || {
         System::with("rw usrpolicy=audit", |system| {
             let report = Report::of(system);

@@ -8,6 +8,7 @@ use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::Mode;
 use usr_policy_plan::text;
 use usr_policy_plan::verify::{Blind, Report, Verdict, report};
+use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
@@ -16,6 +17,15 @@ use crate::observe::observe;
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {
+    if in_container() {
+        return Ok(Shown {
+            text:
+                b"usr-policy: in a container: nothing is promised; its mounts are its manager's\n"
+                    .to_vec(),
+            complaints: Vec::new(),
+            exit_code: 0,
+        });
+    }
     let root = Root::open("/")?;
     let (facts, failures) = gather(&root, &running_cmdline(&root)?);
     let plan = Plan::new(&facts);
