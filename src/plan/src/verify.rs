@@ -488,7 +488,7 @@ impl<'a> Judge<'a> {
             return;
         }
         if let Some(layer) = read_only {
-            self.usr_is_read_only(path, layer, sysext);
+            self.usr_is_read_only(path, top, layer, sysext);
         } else {
             let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
             self.find(Verdict::Broken, path, "writable", remedy);
@@ -505,11 +505,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn usr_is_read_only(&mut self, path: &MountPoint, layer: Layer, sysext: bool) {
+    fn usr_is_read_only(&mut self, path: &MountPoint, top: &MountInfo, layer: Layer, sysext: bool) {
+        let stack = self.observed.mounts.stack_at(path);
+        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
+        let beneath = self.observed.mounts.by_id(top.parent_id);
         if sysext {
-            // What an unmerge would bring back.
-            let stack = self.observed.mounts.stack_at(path);
-            let beneath = stack.iter().rev().nth(1);
             if !beneath
                 .is_some_and(|mount| mount.mount_options.has("ro") || mount.super_options.has("ro"))
             {
@@ -582,8 +582,9 @@ impl<'a> Judge<'a> {
                 "",
             );
         } else {
-            let stack = self.observed.mounts.stack_at(path);
-            let by = match (stack.into_iter().find_map(read_only_by_nature), layer) {
+            let holds = if sysext { beneath } else { Some(top) };
+            let mut those = stack.into_iter().chain(holds);
+            let by = match (those.find_map(read_only_by_nature), layer) {
                 (Some(fs_type), _) => format!("by its file system, {fs_type}"),
                 (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
                 (None, Layer::FileSystem) => "by its file system".into(),
@@ -939,5 +940,34 @@ mod tests {
             assert_eq!(report.exit_code(), code, "{cmdline}: {report:#?}");
             says(&report, verdict, "/etc/usr-policy.conf", "cannot read");
         }
+    }
+
+    const PACMAN: &str = "4 1 0:2 / /var/lib/pacman ro - tmpfs t rw\n";
+    const OVERLAY: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
+
+    #[test]
+    fn a_usr_in_a_root_that_cannot_be_written_holds_before_a_merge_and_after_it() {
+        let plan = plan("usrpolicy=strict");
+        for fs_type in ["erofs", "squashfs"] {
+            let root = format!("1 0 0:1 / / ro - {fs_type} a ro\n{PACMAN}");
+            let by = format!("read-only by its file system, {fs_type}");
+            let before = report(&plan, &machine(&plan, &root));
+            says(&before, Verdict::Holds, "/usr", &by);
+            let merged = report(&plan, &machine(&plan, &format!("{root}{OVERLAY}")));
+            says(
+                &merged,
+                Verdict::Holds,
+                "/usr",
+                &format!("{by}, extensions merged over it"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_usr_in_a_root_that_can_be_written_is_broken_beneath_extensions() {
+        let plan = plan("usrpolicy=strict");
+        let table = format!("1 0 0:1 / / rw - ext4 a rw\n{PACMAN}{OVERLAY}");
+        let report = report(&plan, &machine(&plan, &table));
+        says(&report, Verdict::Broken, "/usr", "writable beneath them");
     }
 }
