@@ -10,7 +10,7 @@ use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, leave_peer_group, read_only_bind, set_read_only};
+use usr_policy_system::mount::{Below, How, leave_peer_group, read_only_bind, set_read_only};
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::look;
 
@@ -126,7 +126,14 @@ fn take(step: Step, directory: Option<OwnedFd>) -> std::io::Result<Taken> {
             let how = set_read_only(&directory)?;
             leave_peer_group(&directory).map(|()| Taken::Made(how))
         }
-        Step::Bind { recursive } => read_only_bind(&directory, recursive).map(Taken::Made),
+        Step::Bind { recursive } => {
+            let below = if recursive {
+                Below::AsItIs
+            } else {
+                Below::Nothing
+            };
+            read_only_bind(&directory, below).map(Taken::Made)
+        }
     }
 }
 

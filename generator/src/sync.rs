@@ -10,9 +10,11 @@ use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Treatment};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, NewMount, mount_new, read_only_bind, set_read_only};
+use usr_policy_system::mount::{
+    Below, How, NewMount, mount_new, read_only_bind, set_tree_read_only,
+};
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{is_read_only_mount, mount_of};
+use usr_policy_system::seen::{Closed, how_closed, mount_of};
 
 use crate::Failed;
 use crate::apply::{Planned, is_left_to_manager, record, said};
@@ -91,10 +93,16 @@ fn lock_directory(root: &Root, path: &str) -> Result<Option<How>, Failure> {
         debug!("{path}: there is no such directory");
         return Ok(None);
     };
-    let made = match is_read_only_mount(&directory)? {
-        Some(true) => return Ok(None),
-        Some(false) => set_read_only(&directory),
-        None => read_only_bind(&directory, false),
+    // What is mounted below belongs to it: a database with a part that can be written is not locked.
+    let made = match how_closed(&directory)? {
+        Closed {
+            itself: Some(true),
+            below: true,
+        } => return Ok(None),
+        Closed {
+            itself: Some(_), ..
+        } => set_tree_read_only(&directory),
+        Closed { itself: None, .. } => read_only_bind(&directory, Below::ReadOnly),
     };
     made.map(Some).map_err(|error| {
         Failure::new(path, "cannot lock", error).with_remedy(

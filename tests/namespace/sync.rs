@@ -174,6 +174,32 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "what is mounted below the database is seen and closed with it",
+        || {
+            const LOCAL: &str = "/var/lib/pacman/local";
+            System::with(STRICT, |system| {
+                tmpfs(&system.path(LOCAL), "");
+                system.write("/var/lib/pacman/local/package", "");
+                assert!(sync(system).contains("<6> /var/lib/pacman: made read-only\n"));
+                assert!(system.is_read_only(DATABASE) && system.is_read_only(LOCAL));
+                assert!(system.path("/var/lib/pacman/local/package").exists());
+                let after = system.mounts();
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts(), after);
+                system.does(&["umount", "--recursive", DATABASE]);
+                assert!(!system.is_read_only(LOCAL));
+            });
+            // Mounted after the lock, as from a line of fstab.
+            System::with(STRICT, |system| {
+                sync(system);
+                tmpfs(&system.path(LOCAL), "");
+                assert_eq!(sync(system), "<6> /var/lib/pacman: made read-only\n");
+                assert!(system.is_read_only(DATABASE) && system.is_read_only(LOCAL));
+                assert_eq!(sync(system), "");
+            });
+        },
+    ),
     ("a database behind a link is closed where it is", || {
         System::with(STRICT, |system| {
             fs::rename(system.path(DATABASE), system.path("/var/db")).unwrap();

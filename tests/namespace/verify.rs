@@ -225,6 +225,24 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "a mount below the database that can be written is broken",
+        || {
+            changed(
+                |system| tmpfs(&system.path("/var/lib/pacman/local"), ""),
+                |system, report| {
+                    report.exits(1);
+                    report.says(
+                        DATABASE,
+                        "BROKEN",
+                        "locked, but /var/lib/pacman/local is a writable mount of its own below it",
+                    );
+                    assert_eq!(system.generator(&["sync"]).0, 0);
+                    Report::of(system).exits(0);
+                },
+            );
+        },
+    ),
     ("merged extensions over a read-only usr hold", || {
         changed(
             |system| merge(system, None),

@@ -151,6 +151,13 @@ impl MountTable {
             .filter(|mount| mount.mount_point == *mount_point)
     }
 
+    /// Whether a process sees this mount where it is mounted: nothing above it or on top of it hides it.
+    #[must_use]
+    pub fn is_seen(&self, mount: &MountInfo) -> bool {
+        self.top_at(&mount.mount_point)
+            .is_some_and(|top| top.mount_id == mount.mount_id)
+    }
+
     /// Returns the mount that holds `path` for a process: the top mount at the nearest mount point at or above it.
     #[must_use]
     pub fn holding(&self, path: &MountPoint) -> Option<&MountInfo> {

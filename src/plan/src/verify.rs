@@ -598,23 +598,46 @@ impl<'a> Judge<'a> {
             return;
         };
         let path = &mount.rule.mount_point;
-        let (verdict, what, remedy) = if read_only.is_none() {
-            (
+        if read_only.is_none() {
+            self.find(
                 Verdict::Broken,
+                path,
                 "writable, although it is to be locked",
                 "run /usr/lib/usr-policy/usr-policy-generator sync",
-            )
+            );
         } else if self.observed.mounts.stack_at(path).len() > 1 {
-            (
+            self.find(
                 Verdict::Broken,
+                path,
                 "locked more than once; one unlock would not open it",
                 "umount it once for each lock too many",
-            )
+            );
+        } else if let Some(hole) = self.hole_in(path) {
+            self.find(
+                Verdict::Broken,
+                path,
+                format!("locked, but {hole} is a writable mount of its own below it"),
+                "run /usr/lib/usr-policy/usr-policy-generator sync, and write ro in its line of /etc/fstab",
+            );
         } else {
-            let what = "locked: pacman can read it and change nothing";
-            (Verdict::Holds, what, "")
-        };
-        self.find(verdict, path, what, remedy);
+            self.find(
+                Verdict::Holds,
+                path,
+                "locked: pacman can read it and change nothing",
+                "",
+            );
+        }
+    }
+
+    /// A mount below a path that can be written and is seen.
+    fn hole_in(&self, path: &MountPoint) -> Option<&'a MountPoint> {
+        let mounts = &self.observed.mounts;
+        let hole = mounts.mounts.iter().find(|mount| {
+            mount.mount_point.is_below(path)
+                && !(mount.mount_options.has("ro") || mount.super_options.has("ro"))
+                && mounts.is_seen(mount)
+        });
+        hole.map(|mount| &mount.mount_point)
     }
 
     fn read_only(&mut self, mount: &PlannedMount) {
@@ -740,12 +763,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             // A mount that another one hides is nobody's hole.
-            let is_seen = self
-                .observed
-                .mounts
-                .top_at(path)
-                .is_some_and(|top| top.mount_id == mount.mount_id);
-            if is_seen {
+            if self.observed.mounts.is_seen(mount) {
                 let remedy = format!(
                     "mount it read-only, or say that it is meant: usrpolicy.path={path}:rw"
                 );
