@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_plan::verify::START;
 use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
@@ -20,7 +21,21 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
     if is_left_to_manager(stage) {
         return Ok(());
     }
-    Planned::read(root)?.close_usr(stage)
+    let planned = Planned::read(root)?;
+    planned.close_usr(stage)?;
+    if stage == Stage::Host && planned.plan.is_strict() {
+        record_start();
+    }
+    Ok(())
+}
+
+/// What is recorded before a soft-reboot stays in /run, and is no news of the system that starts then.
+fn record_start() {
+    match events::is_first_since_start() {
+        Ok(true) => record(&Stage::Host.to_string(), "-", START),
+        Ok(false) => {}
+        Err(failure) => warn!("{failure}"),
+    }
 }
 
 /// Whether the mounts of this real root are a container manager's; then it is said.

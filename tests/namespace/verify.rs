@@ -556,6 +556,38 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "after a soft-reboot nobody is told to find who had opened usr before",
+        || {
+            System::with(STRICT, |system| {
+                let host_stage = || {
+                    let words = ["apply", "--root", "/", "--stage", "host"];
+                    assert_eq!(system.generator(&words).0, 0);
+                };
+                // As PID 1 does when it starts usr-policy-apply.service.
+                let state = system.path("/run/usr-policy/state");
+                assert_eq!(system.early().0, 0);
+                fs::create_dir_all(&state).unwrap();
+                host_stage();
+                closed(system);
+                Report::of(system).says("/usr", "holds", "read-only since the initramfs");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                host_stage();
+                Report::of(system).says("/usr", "warning", "something had opened it again");
+
+                fs::remove_dir_all(&state).unwrap();
+                system.does(&["umount", "--lazy", "/usr"]);
+                fs::create_dir(&state).unwrap();
+                host_stage();
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/usr", "holds", "read-only since the soft-reboot");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                host_stage();
+                Report::of(system).says("/usr", "warning", "something had opened it again");
+            });
+        },
+    ),
     ("a usr that is read-only by itself holds", || {
         System::with(STRICT, |system| {
             usr_of_its_own(system);

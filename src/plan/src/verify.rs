@@ -108,6 +108,9 @@ pub struct Event {
     pub result: String,
 }
 
+/// The result in the line with which the host stage ends its first run at boot, and after each soft-reboot.
+pub const START: &str = "start";
+
 impl Event {
     /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line is left out: the record only
     /// explains.
@@ -543,18 +546,17 @@ impl<'a> Judge<'a> {
         } else {
             ""
         };
-        let mut made = self
-            .observed
-            .events
-            .iter()
-            .filter(|event| event.path == "/usr" && event.result == "read-only");
+        let (earlier, events) = self.since_soft_reboot();
+        let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
+        let was_made = earlier.iter().any(|event| is_made(&event));
+        let mut made = events.iter().filter(is_made);
         let (first, last) = (made.next(), made.next_back());
         let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
         let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
         if let Some(event) = last.or(first).filter(|event| is(event, Stage::Host)) {
             let since = Seconds(event.boottime);
-            let was_closed =
-                first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
+            let was_closed = was_made
+                || first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
             let (before, remedy) = if was_closed {
                 (
                     ": something had opened it again, and it is closed",
@@ -567,6 +569,9 @@ impl<'a> Judge<'a> {
                 "read-only, but late{before} since {since} after the kernel started{merged}"
             );
             self.find(Verdict::Warning, path, what, remedy);
+        } else if was_made {
+            let what = format!("read-only since the soft-reboot{merged}");
+            self.find(Verdict::Holds, path, what, "");
         } else if first.is_some_and(before_switch) {
             self.find(
                 Verdict::Holds,
@@ -590,6 +595,19 @@ impl<'a> Judge<'a> {
                 (None, Layer::FileSystem) => "by its file system".into(),
             };
             self.find(Verdict::Holds, path, format!("read-only {by}{merged}"), "");
+        }
+    }
+
+    /// What was recorded up to the last soft-reboot, and after it; without one everything is after it.
+    fn since_soft_reboot(&self) -> (&'a [Event], &'a [Event]) {
+        let events = &self.observed.events;
+        let mut starts = events
+            .iter()
+            .enumerate()
+            .filter(|(_, event)| event.result == START);
+        match (starts.next(), starts.next_back()) {
+            (Some(_), Some((last, _))) => events.split_at(last + 1),
+            _ => (&[], events),
         }
     }
 
@@ -987,5 +1005,57 @@ mod tests {
         let table = format!("1 0 0:1 / / rw - ext4 a rw\n{PACMAN}{OVERLAY}");
         let report = report(&plan, &machine(&plan, &table));
         says(&report, Verdict::Broken, "/usr", "writable beneath them");
+    }
+
+    #[test]
+    fn what_was_recorded_before_a_soft_reboot_is_no_news_after_it() {
+        const EARLY: &str = "1 early /usr read-only\n";
+        const START: &str = "2 host - start\n";
+        const CLOSED: &str = "3 host /usr read-only\n";
+        let plan = plan("usrpolicy=strict");
+        let table =
+            format!("1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n{PACMAN}");
+        for (lines, verdict, what) in [
+            (
+                [EARLY, START].as_slice(),
+                Verdict::Holds,
+                "since the initramfs",
+            ),
+            (&[EARLY, START, CLOSED], Verdict::Warning, "opened it again"),
+            (
+                &[CLOSED, START],
+                Verdict::Warning,
+                "read-only, but late, since",
+            ),
+            (
+                &[EARLY, START, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, CLOSED, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, START, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, START, CLOSED],
+                Verdict::Warning,
+                "opened it again",
+            ),
+            (
+                &[START, START],
+                Verdict::Holds,
+                "by a mount that is not usr-policy's",
+            ),
+        ] {
+            let mut seen = machine(&plan, &table);
+            seen.events = Event::parse(lines.concat().as_bytes());
+            says(&report(&plan, &seen), verdict, "/usr", what);
+        }
     }
 }
