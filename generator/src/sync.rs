@@ -14,7 +14,7 @@ use usr_policy_system::mount::{
     Below, How, NewMount, mount_new, read_only_bind, set_tree_read_only,
 };
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{Closed, how_closed, mount_of};
+use usr_policy_system::seen::{Closed, has_mounts_of_pid_1, how_closed, mount_of};
 
 use crate::Failed;
 use crate::apply::{Planned, is_left_to_manager, record, said};
@@ -26,6 +26,11 @@ pub(crate) fn run() -> Result<(), Failed> {
     let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
         return Ok(());
+    }
+    if has_mounts_of_pid_1() == Some(false) {
+        return Err(Failed::because(
+            &"/proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync",
+        ));
     }
     let database = planned
         .plan

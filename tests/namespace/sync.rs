@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use nix::mount::MsFlags;
 use usr_policy_tests::privilege::tmpfs;
-use usr_policy_tests::system::{System, Writer};
+use usr_policy_tests::system::{GENERATOR, System, Writer};
 
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
@@ -231,6 +231,28 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
             });
         }
+    }),
+    ("with mounts of one's own it is refused", || {
+        System::with(STRICT, |system| {
+            let own = ["unshare", "--mount", GENERATOR, "sync"];
+            assert_eq!(
+                system.logged(&mut system.command(&own)),
+                (
+                    1,
+                    "<3> /proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync\n".to_owned()
+                )
+            );
+            assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+            // And its root directory, which is none of a namespace here.
+            let remedy = [
+                "unshare", "--mount", "nsenter", "-t", "1", "-m", "-r", GENERATOR, "sync",
+            ];
+            let (exit, log) = system.logged(&mut system.command(&remedy));
+            assert_eq!(exit, 0, "{log}");
+            assert!(system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+            system.boot_with("rw usrpolicy=off");
+            assert_eq!(system.logged(&mut system.command(&own)), (0, String::new()));
+        });
     }),
     ("in a container nothing is closed", || {
         System::with(STRICT, |system| {

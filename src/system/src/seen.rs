@@ -67,6 +67,13 @@ pub fn mount_of(file: impl AsFd) -> Result<MountOf, Failure> {
     })
 }
 
+/// Whether this process has the mounts of PID 1; `None` where that cannot be asked.
+#[must_use]
+pub fn has_mounts_of_pid_1() -> Option<bool> {
+    let namespace = |process| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    Some(namespace("self")? == namespace("1")?)
+}
+
 /// Where the mount table of this process is.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
