@@ -588,6 +588,19 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "a mount point with a newline in its name is a mount like any other",
+        || {
+            changed(
+                |system| {
+                    let path = system.path("/var/a\nb");
+                    fs::create_dir(&path).unwrap();
+                    tmpfs(&path, "");
+                },
+                |_, report| report.exits(0),
+            );
+        },
+    ),
     ("a usr that is read-only by itself holds", || {
         System::with(STRICT, |system| {
             usr_of_its_own(system);

@@ -229,7 +229,7 @@ fn mount_info(line: &[u8]) -> Result<MountInfo, &'static str> {
     let st_dev = device(field("major:minor")?).ok_or("major:minor")?;
     let root = octal::decode(field("root")?);
     let mount_point =
-        MountPoint::new(&octal::decoded(field("mount point")?)).map_err(|_| "mount point")?;
+        MountPoint::seen(&octal::decoded(field("mount point")?)).map_err(|_| "mount point")?;
     let mount_options = MountOptions::parse(field("mount options")?);
     let mut peer_group = None;
     loop {
@@ -374,6 +374,12 @@ mod tests {
     }
 
     #[test]
+    fn anybody_may_mount_on_a_directory_with_a_newline_in_its_name() {
+        let table = table("1 1 0:1 / /tmp/a\\012b rw - fuse.x s rw\n");
+        assert_eq!(table.mounts[0].mount_point.as_bytes(), b"/tmp/a\nb");
+    }
+
+    #[test]
     fn options_are_whole_words_and_of_two_values_the_last_counts() {
         let options = MountOptions::parse(b"rw,errors=remount-ro,size=1k,size=20%,size,sizes=3");
         assert!(!options.has("ro"));
@@ -418,7 +424,7 @@ mod tests {
             ("1 2 0:4294967296 / / rw - t s rw", "major:minor"),
             ("1 2 0:1", "root"),
             ("1 2 0:1 /", "mount point"),
-            ("1 2 0:1 / /a\\012b rw - t s rw", "mount point"),
+            ("1 2 0:1 / /a\\000b rw - t s rw", "mount point"),
             ("1 2 0:1 / / rw shared:x - t s rw", "optional fields"),
             ("1 2 0:1 / / rw shared:1", "separator"),
             ("1 2 0:1 / / rw -", "filesystem type"),
