@@ -7,17 +7,45 @@ use std::path::PathBuf;
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_plan::verify::START;
+use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, leave_peer_group, read_only_bind, set_read_only};
+use usr_policy_system::mount::{Below, How, leave_peer_group, read_only_bind, set_read_only};
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::look;
 
 use crate::Failed;
 
 pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
-    Planned::read(root)?.close_usr(stage)
+    if is_left_to_manager(stage) {
+        return Ok(());
+    }
+    let planned = Planned::read(root)?;
+    planned.close_usr(stage)?;
+    if stage == Stage::Host && planned.plan.is_strict() {
+        record_start();
+    }
+    Ok(())
+}
+
+/// What is recorded before a soft-reboot stays in /run, and is no news of the system that starts then.
+fn record_start() {
+    match events::is_first_since_start() {
+        Ok(true) => record(&Stage::Host.to_string(), "-", START),
+        Ok(false) => {}
+        Err(failure) => warn!("{failure}"),
+    }
+}
+
+/// Whether the mounts of this real root are a container manager's; then it is said.
+pub(crate) fn is_left_to_manager(stage: Stage) -> bool {
+    let is_left = stage == Stage::Host && in_container();
+    if is_left {
+        info!("in a container: its mounts are its manager's, and stay as they are");
+    }
+    is_left
 }
 
 /// A root, and what is to be done with it.
@@ -122,7 +150,14 @@ fn take(step: Step, directory: Option<OwnedFd>) -> std::io::Result<Taken> {
             let how = set_read_only(&directory)?;
             leave_peer_group(&directory).map(|()| Taken::Made(how))
         }
-        Step::Bind { recursive } => read_only_bind(&directory, recursive).map(Taken::Made),
+        Step::Bind { recursive } => {
+            let below = if recursive {
+                Below::AsItIs
+            } else {
+                Below::Nothing
+            };
+            read_only_bind(&directory, below).map(Taken::Made)
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use log::{error, info, warn};
 use usr_policy_plan::plan::{FSTAB, Plan, Reason};
 use usr_policy_plan::unit::unit_tree;
+use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
@@ -68,13 +69,5 @@ fn in_initrd() -> bool {
     match std::env::var_os("SYSTEMD_IN_INITRD") {
         Some(value) => !matches!(value.as_bytes(), b"0" | b"no" | b"false" | b"off"),
         None => Path::new("/etc/initrd-release").exists(),
-    }
-}
-
-/// PID 1 tells its generators since v251; before that there is the file of the container interface.
-fn in_container() -> bool {
-    match std::env::var_os("SYSTEMD_VIRTUALIZATION") {
-        Some(value) => value.as_bytes().starts_with(b"container:"),
-        None => Path::new("/run/systemd/container").exists(),
     }
 }

@@ -11,17 +11,27 @@ use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Treatment};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{How, NewMount, mount_new, read_only_bind, set_read_only};
+use usr_policy_system::mount::{
+    Below, How, NewMount, mount_new, read_only_bind, set_tree_read_only,
+};
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{is_read_only_mount, mount_of};
+use usr_policy_system::seen::{Closed, has_mounts_of_pid_1, how_closed, mount_of};
 
 use crate::Failed;
-use crate::apply::{Planned, record, said};
+use crate::apply::{Planned, is_left_to_manager, record, said};
 
 pub(crate) fn run() -> Result<(), Failed> {
+    if is_left_to_manager(Stage::Host) {
+        return Ok(());
+    }
     let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
         return Ok(());
+    }
+    if has_mounts_of_pid_1() == Some(false) {
+        return Err(Failed::because(
+            &"/proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync",
+        ));
     }
     let database = planned
         .plan
@@ -94,10 +104,16 @@ fn lock_directory(directory: Option<OwnedFd>, path: &str) -> Result<Option<How>,
         debug!("{path}: there is no such directory");
         return Ok(None);
     };
-    let made = match is_read_only_mount(&directory)? {
-        Some(true) => return Ok(None),
-        Some(false) => set_read_only(&directory),
-        None => read_only_bind(&directory, false),
+    // What is mounted below belongs to it: a database with a part that can be written is not locked.
+    let made = match how_closed(&directory)? {
+        Closed {
+            itself: Some(true),
+            below: true,
+        } => return Ok(None),
+        Closed {
+            itself: Some(_), ..
+        } => set_tree_read_only(&directory),
+        Closed { itself: None, .. } => read_only_bind(&directory, Below::ReadOnly),
     };
     made.map(Some).map_err(|error| {
         Failure::new(path, "cannot lock", error).with_remedy(

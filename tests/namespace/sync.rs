@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use nix::mount::MsFlags;
 use usr_policy_tests::privilege::tmpfs;
-use usr_policy_tests::system::{System, Writer};
+use usr_policy_tests::system::{GENERATOR, System, Writer};
 
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
@@ -191,6 +191,32 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "what is mounted below the database is seen and closed with it",
+        || {
+            const LOCAL: &str = "/var/lib/pacman/local";
+            System::with(STRICT, |system| {
+                tmpfs(&system.path(LOCAL), "");
+                system.write("/var/lib/pacman/local/package", "");
+                assert!(sync(system).contains("<6> /var/lib/pacman: made read-only\n"));
+                assert!(system.is_read_only(DATABASE) && system.is_read_only(LOCAL));
+                assert!(system.path("/var/lib/pacman/local/package").exists());
+                let after = system.mounts();
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts(), after);
+                system.does(&["umount", "--recursive", DATABASE]);
+                assert!(!system.is_read_only(LOCAL));
+            });
+            // Mounted after the lock, as from a line of fstab.
+            System::with(STRICT, |system| {
+                sync(system);
+                tmpfs(&system.path(LOCAL), "");
+                assert_eq!(sync(system), "<6> /var/lib/pacman: made read-only\n");
+                assert!(system.is_read_only(DATABASE) && system.is_read_only(LOCAL));
+                assert_eq!(sync(system), "");
+            });
+        },
+    ),
     ("a database behind a link is closed where it is", || {
         System::with(STRICT, |system| {
             fs::rename(system.path(DATABASE), system.path("/var/db")).unwrap();
@@ -222,6 +248,46 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
             });
         }
+    }),
+    ("with mounts of one's own it is refused", || {
+        System::with(STRICT, |system| {
+            let own = ["unshare", "--mount", GENERATOR, "sync"];
+            assert_eq!(
+                system.logged(&mut system.command(&own)),
+                (
+                    1,
+                    "<3> /proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync\n".to_owned()
+                )
+            );
+            assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+            // And its root directory, which is none of a namespace here.
+            let remedy = [
+                "unshare", "--mount", "nsenter", "-t", "1", "-m", "-r", GENERATOR, "sync",
+            ];
+            let (exit, log) = system.logged(&mut system.command(&remedy));
+            assert_eq!(exit, 0, "{log}");
+            assert!(system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+            system.boot_with("rw usrpolicy=off");
+            assert_eq!(system.logged(&mut system.command(&own)), (0, String::new()));
+        });
+    }),
+    ("in a container nothing is closed", || {
+        System::with(STRICT, |system| {
+            system.write("/run/systemd/container", "podman");
+            let before = system.mounts();
+            for words in [&["sync"][..], &["apply", "--root", "/", "--stage", "host"]] {
+                assert_eq!(
+                    system.generator(words),
+                    (
+                        0,
+                        "<6> in a container: its mounts are its manager's, and stay as they are\n"
+                            .to_owned()
+                    )
+                );
+            }
+            assert_eq!(system.mounts(), before);
+            assert!(!system.is_read_only(DATABASE) && !system.is_read_only("/usr"));
+        });
     }),
     (
         "usr that cannot be closed is no reason to leave the database open",

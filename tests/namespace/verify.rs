@@ -51,12 +51,7 @@ impl Report {
             && system.path(DATABASE).exists()
             && system.is_read_only("/usr")
             && !system.is_read_only(DATABASE);
-        if !report
-            .text
-            .contains("left writable, as usrpolicy.lock=off asks")
-        {
-            assert_eq!(pair.is_some(), is_dangerous, "{}", report.text);
-        }
+        assert_eq!(pair.is_some(), is_dangerous, "{}", report.text);
         report
     }
 
@@ -228,6 +223,24 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 report.exits(0);
                 report.says(DATABASE, "holds", "locked");
             });
+        },
+    ),
+    (
+        "a mount below the database that can be written is broken",
+        || {
+            changed(
+                |system| tmpfs(&system.path("/var/lib/pacman/local"), ""),
+                |system, report| {
+                    report.exits(1);
+                    report.says(
+                        DATABASE,
+                        "BROKEN",
+                        "locked, but /var/lib/pacman/local is a writable mount of its own below it",
+                    );
+                    assert_eq!(system.generator(&["sync"]).0, 0);
+                    Report::of(system).exits(0);
+                },
+            );
         },
     ),
     ("merged extensions over a read-only usr hold", || {
@@ -427,6 +440,75 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         }
     }),
+    (
+        "a configuration that cannot be read leaves open what is promised",
+        || {
+            System::with("rw", |system| {
+                symlink("usr-policy.conf", system.path("/etc/usr-policy.conf")).unwrap();
+                let report = Report::of(system);
+                report.exits(3);
+                report.says(
+                    "/etc/usr-policy.conf",
+                    "unknown",
+                    "cannot read: Too many levels of symbolic links",
+                );
+                assert!(!report.text.contains("Nothing is promised"));
+                system.boot_with("rw usrpolicy=off");
+                Report::of(system).exits(0);
+                fs::remove_file(system.path("/etc/usr-policy.conf")).unwrap();
+                system.boot_with("rw");
+                Report::of(system).exits(0);
+            });
+        },
+    ),
+    (
+        "a configuration that only root may read leaves it open to everybody else",
+        || {
+            if !has_other_users() {
+                eprintln!("skipped: there is no second user in this user namespace");
+                return;
+            }
+            System::with("rw", |system| {
+                system.write("/etc/usr-policy.conf", "[Policy]\nMode=strict\n");
+                system.does(&["chmod", "0600", "/etc/usr-policy.conf"]);
+                let report = Report::of_command(&mut system.command(&[
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    "/usr/bin/usr-policy",
+                    "verify",
+                ]));
+                report.exits(3);
+                report.says(
+                    "/etc/usr-policy.conf",
+                    "unknown",
+                    "cannot read: Permission denied",
+                );
+                assert!(
+                    report.text.contains("run usr-policy verify as root"),
+                    "{}",
+                    report.text
+                );
+            });
+        },
+    ),
+    (
+        "in a container nothing is promised, whatever the host's command line says",
+        || {
+            for mark in ["/run/systemd/container", "/run/.containerenv"] {
+                System::with(STRICT, |system| {
+                    system.write(mark, "");
+                    let report = Report::of(system);
+                    report.exits(0);
+                    assert_eq!(
+                        report.text,
+                        "usr-policy: in a container: nothing is promised; its mounts are its manager's\n"
+                    );
+                });
+            }
+        },
+    ),
     ("audit says what strict would find, and exits 0", || {
         System::with("rw usrpolicy=audit", |system| {
             let report = Report::of(system);
@@ -436,12 +518,29 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             assert!(report.text.contains("strict would find"), "{}", report.text);
         });
     }),
-    ("lock off promises no lock", || {
+    ("lock off on a read-only usr is the dangerous pair", || {
         System::with("rw usrpolicy=strict usrpolicy.lock=off", |system| {
             closed(system);
             assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
             let report = Report::of(system);
+            report.exits(1);
             report.says(DATABASE, "-", "left writable, as usrpolicy.lock=off asks");
+            report.says(
+                "/usr and the package database",
+                "BROKEN",
+                "the database is writable, as usrpolicy.lock=off asks",
+            );
+            assert!(
+                report.text.contains("take usrpolicy.lock=off away"),
+                "{}",
+                report.text
+            );
+            system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+            assert!(
+                Report::of(system)
+                    .about("/usr and the package database")
+                    .is_none()
+            );
         });
     }),
     (
@@ -455,6 +554,51 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 report.exits(0);
                 report.says("/usr", "warning", "read-only, but late, since");
             });
+        },
+    ),
+    (
+        "after a soft-reboot nobody is told to find who had opened usr before",
+        || {
+            System::with(STRICT, |system| {
+                let host_stage = || {
+                    let words = ["apply", "--root", "/", "--stage", "host"];
+                    assert_eq!(system.generator(&words).0, 0);
+                };
+                // As PID 1 does when it starts usr-policy-apply.service.
+                let state = system.path("/run/usr-policy/state");
+                assert_eq!(system.early().0, 0);
+                fs::create_dir_all(&state).unwrap();
+                host_stage();
+                closed(system);
+                Report::of(system).says("/usr", "holds", "read-only since the initramfs");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                host_stage();
+                Report::of(system).says("/usr", "warning", "something had opened it again");
+
+                fs::remove_dir_all(&state).unwrap();
+                system.does(&["umount", "--lazy", "/usr"]);
+                fs::create_dir(&state).unwrap();
+                host_stage();
+                let report = Report::of(system);
+                report.exits(0);
+                report.says("/usr", "holds", "read-only since the soft-reboot");
+                system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                host_stage();
+                Report::of(system).says("/usr", "warning", "something had opened it again");
+            });
+        },
+    ),
+    (
+        "a mount point with a newline in its name is a mount like any other",
+        || {
+            changed(
+                |system| {
+                    let path = system.path("/var/a\nb");
+                    fs::create_dir(&path).unwrap();
+                    tmpfs(&path, "");
+                },
+                |_, report| report.exits(0),
+            );
         },
     ),
     ("a usr that is read-only by itself holds", || {

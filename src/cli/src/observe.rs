@@ -10,7 +10,7 @@ use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_plan::unit::BOOT_PROGRAM;
-use usr_policy_plan::verify::{Access, Event, Kind, Observed, Place, PreInit, paths};
+use usr_policy_plan::verify::{Access, Blind, Event, Kind, Observed, Place, PreInit, paths};
 use usr_policy_system::events::EVENTS;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
@@ -31,19 +31,27 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
     };
     let text = read(TABLE)?;
     let mounts = MountTable::parse(&text);
-    let mut blind: Vec<String> = mounts
+    // Anybody may read the table: a line that is none is no matter of rights.
+    let mut blind: Vec<Blind> = mounts
         .bad_lines
         .iter()
-        .map(|line| format!("{TABLE}:{line}"))
+        .map(|bad| Blind {
+            subject: format!("{TABLE}:{}", bad.line),
+            what: bad.what(),
+            remedy: "report this line of the table".to_owned(),
+        })
         .collect();
     // Without root, the caller's own view is PID 1's where both have the same mounts.
     let root = match Root::open(ROOT) {
         Ok(root) => Some(root),
         Err(_) if read("/proc/self/mountinfo")? == text => Some(Root::open("/")?),
         Err(_) => {
-            blind.push(
-                "this process has mounts of its own, and may not look at those of PID 1".to_owned(),
-            );
+            blind.push(Blind {
+                subject: ROOT.to_owned(),
+                what: "this process has mounts of its own, and may not look at those of PID 1"
+                    .to_owned(),
+                remedy: "run usr-policy verify as root".to_owned(),
+            });
             None
         }
     };
@@ -58,6 +66,7 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
         // No record: nothing of ours acted at this boot.
         events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
+        unread: Vec::new(),
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })

@@ -1,10 +1,14 @@
 //! `usr-policy verify`: the plan, what is there, and the difference.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 
+use rustix::process::geteuid;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::Mode;
-use usr_policy_plan::verify::{Report, Verdict, report};
+use usr_policy_plan::text;
+use usr_policy_plan::verify::{Blind, Report, Verdict, report};
+use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
@@ -13,20 +17,43 @@ use crate::observe::observe;
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {
+    if in_container() {
+        return Ok(Shown {
+            text:
+                b"usr-policy: in a container: nothing is promised; its mounts are its manager's\n"
+                    .to_vec(),
+            complaints: Vec::new(),
+            exit_code: 0,
+        });
+    }
     let root = Root::open("/")?;
     let (facts, failures) = gather(&root, &running_cmdline(&root)?);
     let plan = Plan::new(&facts);
-    let observed = observe(&plan)?;
+    let mut observed = observe(&plan)?;
+    observed.unread = failures.iter().map(unread).collect();
     let report = report(&plan, &observed);
     let mut text = Vec::new();
     show(&mut text, &plan, &report)
         .map_err(|error| Failure::new("report", "cannot be shown", error))?;
-    let complaints = failures.iter().map(ToString::to_string).collect();
     Ok(Shown {
         text,
-        complaints,
+        complaints: Vec::new(),
         exit_code: report.exit_code(),
     })
+}
+
+/// A file that a plan is made from, and that could not be read.
+fn unread(failure: &Failure) -> Blind {
+    let remedy = match failure.error.kind() {
+        ErrorKind::PermissionDenied if !geteuid().is_root() => "run usr-policy verify as root",
+        _ if failure.remedy.is_empty() => "mend or remove it; nothing in it counts until then",
+        _ => failure.remedy,
+    };
+    Blind {
+        subject: text::Shown(failure.path.as_os_str().as_bytes()).to_string(),
+        what: failure.what(),
+        remedy: remedy.to_owned(),
+    }
 }
 
 fn show(out: &mut impl Write, plan: &Plan, report: &Report) -> io::Result<()> {

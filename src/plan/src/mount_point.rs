@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::text::Shown;
 
-/// An absolute path without `.`, `..`, doubled or trailing slashes, NUL or newline.
+/// An absolute path without `.`, `..`, doubled or trailing slashes, or NUL; without newline too, but for [`MountPoint::seen`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountPoint(Vec<u8>);
 
@@ -29,7 +29,18 @@ impl MountPoint {
         if path.first() != Some(&b'/') {
             return Err(NotAMountPoint::NotAbsolute);
         }
-        if path.contains(&0) || path.contains(&b'\n') {
+        if path.contains(&b'\n') {
+            return Err(NotAMountPoint::ControlByte);
+        }
+        Self::seen(path)
+    }
+
+    /// The same of a path in a mount table, where something may be mounted on any directory: a newline is allowed.
+    pub(crate) fn seen(path: &[u8]) -> Result<Self, NotAMountPoint> {
+        if path.first() != Some(&b'/') {
+            return Err(NotAMountPoint::NotAbsolute);
+        }
+        if path.contains(&0) {
             return Err(NotAMountPoint::ControlByte);
         }
         let mut normalised = Vec::with_capacity(path.len());
@@ -170,6 +181,16 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn a_newline_that_is_seen_is_a_mount_point_and_is_shown_escaped() {
+        let seen = MountPoint::seen(b"/a\nb/").unwrap();
+        assert_eq!(seen.as_bytes(), b"/a\nb");
+        assert_eq!(seen.to_string(), "/a\\x0ab");
+        assert_eq!(MountPoint::seen(b"/\0"), Err(NotAMountPoint::ControlByte));
+        assert_eq!(MountPoint::seen(b"a"), Err(NotAMountPoint::NotAbsolute));
+        assert_eq!(MountPoint::seen(b"/.."), Err(NotAMountPoint::DotDot));
     }
 
     #[test]

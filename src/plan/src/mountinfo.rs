@@ -3,6 +3,8 @@
 //! The order of the lines is not the order of stacking: the mount that is seen at a path is found by its mount id
 //! (statx(2), `STATX_MNT_ID`) or by walking from parent to child.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -92,13 +94,20 @@ pub struct BadLine {
     pub field: &'static str,
 }
 
+impl BadLine {
+    /// What is wrong with it.
+    #[must_use]
+    pub fn what(&self) -> String {
+        format!(
+            "{} is missing or not as proc_pid_mountinfo(5) has it",
+            self.field
+        )
+    }
+}
+
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} is missing or not as proc_pid_mountinfo(5) has it",
-            self.line, self.field
-        )
+        write!(f, "{}: {}", self.line, self.what())
     }
 }
 
@@ -140,6 +149,13 @@ impl MountTable {
         self.way_to(mount_point)
             .pop()
             .filter(|mount| mount.mount_point == *mount_point)
+    }
+
+    /// Whether a process sees this mount where it is mounted: nothing above it or on top of it hides it.
+    #[must_use]
+    pub fn is_seen(&self, mount: &MountInfo) -> bool {
+        self.top_at(&mount.mount_point)
+            .is_some_and(|top| top.mount_id == mount.mount_id)
     }
 
     /// Returns the mount that holds `path` for a process: the top mount at the nearest mount point at or above it.
@@ -213,7 +229,7 @@ fn mount_info(line: &[u8]) -> Result<MountInfo, &'static str> {
     let st_dev = device(field("major:minor")?).ok_or("major:minor")?;
     let root = octal::decode(field("root")?);
     let mount_point =
-        MountPoint::new(&octal::decoded(field("mount point")?)).map_err(|_| "mount point")?;
+        MountPoint::seen(&octal::decoded(field("mount point")?)).map_err(|_| "mount point")?;
     let mount_options = MountOptions::parse(field("mount options")?);
     let mut peer_group = None;
     loop {
@@ -263,8 +279,8 @@ fn number<T: TryFrom<u64>>(field: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::string::{String, ToString};
-    use std::{format, vec};
+    use std::string::ToString;
+    use std::vec;
 
     use super::*;
 
@@ -358,6 +374,12 @@ mod tests {
     }
 
     #[test]
+    fn anybody_may_mount_on_a_directory_with_a_newline_in_its_name() {
+        let table = table("1 1 0:1 / /tmp/a\\012b rw - fuse.x s rw\n");
+        assert_eq!(table.mounts[0].mount_point.as_bytes(), b"/tmp/a\nb");
+    }
+
+    #[test]
     fn options_are_whole_words_and_of_two_values_the_last_counts() {
         let options = MountOptions::parse(b"rw,errors=remount-ro,size=1k,size=20%,size,sizes=3");
         assert!(!options.has("ro"));
@@ -402,7 +424,7 @@ mod tests {
             ("1 2 0:4294967296 / / rw - t s rw", "major:minor"),
             ("1 2 0:1", "root"),
             ("1 2 0:1 /", "mount point"),
-            ("1 2 0:1 / /a\\012b rw - t s rw", "mount point"),
+            ("1 2 0:1 / /a\\000b rw - t s rw", "mount point"),
             ("1 2 0:1 / / rw shared:x - t s rw", "optional fields"),
             ("1 2 0:1 / / rw shared:1", "separator"),
             ("1 2 0:1 / / rw -", "filesystem type"),

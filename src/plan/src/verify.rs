@@ -8,7 +8,7 @@ use core::fmt;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
-use crate::policy::{Mode, Role, Tmpfs, Treatment};
+use crate::policy::{Lock, Mode, Origin, Role, Rule, Tmpfs, Treatment};
 use crate::pre_init::PRE_INIT;
 use crate::unit::BOOT_PROGRAM;
 
@@ -25,8 +25,21 @@ pub struct Observed {
     pub events: Vec<Event>,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
-    /// What could not be looked at, in words.
-    pub blind: Vec<String>,
+    /// Configuration and fstab that could not be read: what is promised may be more than the plan says.
+    pub unread: Vec<Blind>,
+    /// What of the machine could not be looked at.
+    pub blind: Vec<Blind>,
+}
+
+/// Something that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// A file, or a line of one.
+    pub subject: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// What is at a path.
@@ -94,6 +107,9 @@ pub struct Event {
     /// What came of it.
     pub result: String,
 }
+
+/// The result in the line with which the host stage ends its first run at boot, and after each soft-reboot.
+pub const START: &str = "start";
 
 impl Event {
     /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line is left out: the record only
@@ -205,11 +221,19 @@ pub fn paths(plan: &Plan) -> Vec<MountPoint> {
         .iter()
         .map(|mount| &mount.rule)
         .chain(&plan.writable)
+        .chain(rule_of(plan, Role::Database))
         .map(|rule| rule.mount_point.clone());
     let always = ALWAYS_WRITABLE
         .iter()
         .filter_map(|path| MountPoint::new(path.as_bytes()).ok());
     ours.chain(always).collect()
+}
+
+/// The rule with this role, whether it is carried out or left out.
+fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
+    let carried_out = plan.mounts.iter().map(|mount| &mount.rule);
+    let left_out = plan.left_out.iter().map(|left_out| &left_out.rule);
+    carried_out.chain(left_out).find(|rule| rule.role == role)
 }
 
 /// Compares what was seen with the plan.
@@ -221,13 +245,15 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
         findings: Vec::new(),
     };
     judge.words();
+    judge.unread();
     if plan.mode != Mode::Off {
         judge.rules();
     }
     let mut findings = judge.findings;
     if plan.mode == Mode::Audit {
-        // Nothing was promised, so nothing can be broken, but for the words at the head.
-        for finding in findings.iter_mut().skip(plan.problems.len()) {
+        // Nothing was promised, so nothing can be broken, but for what stands at the head.
+        let head = plan.problems.len() + observed.unread.len();
+        for finding in findings.iter_mut().skip(head) {
             finding.verdict = finding.verdict.min(Verdict::Warning);
         }
     }
@@ -283,14 +309,26 @@ impl<'a> Judge<'a> {
         }
     }
 
+    fn unread(&mut self) {
+        // No file can make a promise where the command line says that there is none.
+        let verdict = match (self.plan.mode, &self.plan.mode_origin) {
+            (Mode::Off, Origin::CommandLine) => Verdict::NotApplicable,
+            (Mode::Audit, Origin::CommandLine) => Verdict::Warning,
+            _ => Verdict::Unknown,
+        };
+        for file in &self.observed.unread {
+            self.find(verdict, &file.subject, &*file.what, &*file.remedy);
+        }
+    }
+
     fn rules(&mut self) {
         let plan = self.plan;
         for blind in &self.observed.blind {
             self.find(
                 Verdict::Unknown,
-                &"-",
-                blind.as_str(),
-                "run usr-policy verify as root",
+                &blind.subject,
+                &*blind.what,
+                &*blind.remedy,
             );
         }
         if self.observed.pre_init == PreInit::Different {
@@ -377,7 +415,7 @@ impl<'a> Judge<'a> {
     }
 
     fn is_read_only(&self, role: Role) -> Option<bool> {
-        let place = self.place(&self.plan.mount_of(role)?.rule.mount_point)?;
+        let place = self.place(&rule_of(self.plan, role)?.mount_point)?;
         match (place.kind, self.writability(place)?) {
             (Kind::Missing | Kind::Other | Kind::Unknown, _)
             | (_, Writability::Contradiction(_)) => None,
@@ -453,7 +491,7 @@ impl<'a> Judge<'a> {
             return;
         }
         if let Some(layer) = read_only {
-            self.usr_is_read_only(path, layer, sysext);
+            self.usr_is_read_only(path, top, layer, sysext);
         } else {
             let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
             self.find(Verdict::Broken, path, "writable", remedy);
@@ -470,11 +508,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn usr_is_read_only(&mut self, path: &MountPoint, layer: Layer, sysext: bool) {
+    fn usr_is_read_only(&mut self, path: &MountPoint, top: &MountInfo, layer: Layer, sysext: bool) {
+        let stack = self.observed.mounts.stack_at(path);
+        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
+        let beneath = self.observed.mounts.by_id(top.parent_id);
         if sysext {
-            // What an unmerge would bring back.
-            let stack = self.observed.mounts.stack_at(path);
-            let beneath = stack.iter().rev().nth(1);
             if !beneath
                 .is_some_and(|mount| mount.mount_options.has("ro") || mount.super_options.has("ro"))
             {
@@ -508,11 +546,10 @@ impl<'a> Judge<'a> {
         } else {
             ""
         };
-        let mut made = self
-            .observed
-            .events
-            .iter()
-            .filter(|event| event.path == "/usr" && event.result == "read-only");
+        let (earlier, events) = self.since_soft_reboot();
+        let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
+        let was_made = earlier.iter().any(|event| is_made(&event));
+        let mut made = events.iter().filter(is_made);
         let (first, last) = (made.next(), made.next_back());
         let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
         let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
@@ -521,8 +558,8 @@ impl<'a> Judge<'a> {
             .filter(|event| is(event, Stage::Host) || is(event, Stage::Sync))
         {
             let since = Seconds(event.boottime);
-            let was_closed =
-                first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
+            let was_closed = was_made
+                || first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
             let (before, remedy) = if was_closed {
                 (
                     ": something had opened it again, and it is closed",
@@ -535,6 +572,9 @@ impl<'a> Judge<'a> {
                 "read-only, but late{before} since {since} after the kernel started{merged}"
             );
             self.find(Verdict::Warning, path, what, remedy);
+        } else if was_made {
+            let what = format!("read-only since the soft-reboot{merged}");
+            self.find(Verdict::Holds, path, what, "");
         } else if first.is_some_and(before_switch) {
             self.find(
                 Verdict::Holds,
@@ -550,8 +590,9 @@ impl<'a> Judge<'a> {
                 "",
             );
         } else {
-            let stack = self.observed.mounts.stack_at(path);
-            let by = match (stack.into_iter().find_map(read_only_by_nature), layer) {
+            let holds = if sysext { beneath } else { Some(top) };
+            let mut those = stack.into_iter().chain(holds);
+            let by = match (those.find_map(read_only_by_nature), layer) {
                 (Some(fs_type), _) => format!("by its file system, {fs_type}"),
                 (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
                 (None, Layer::FileSystem) => "by its file system".into(),
@@ -560,28 +601,64 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// What was recorded up to the last soft-reboot, and after it; without one everything is after it.
+    fn since_soft_reboot(&self) -> (&'a [Event], &'a [Event]) {
+        let events = &self.observed.events;
+        let mut starts = events
+            .iter()
+            .enumerate()
+            .filter(|(_, event)| event.result == START);
+        match (starts.next(), starts.next_back()) {
+            (Some(_), Some((last, _))) => events.split_at(last + 1),
+            _ => (&[], events),
+        }
+    }
+
     fn database(&mut self, mount: &PlannedMount) {
         let Some((_, read_only)) = self.judged(mount) else {
             return;
         };
         let path = &mount.rule.mount_point;
-        let (verdict, what, remedy) = if read_only.is_none() {
-            (
+        if read_only.is_none() {
+            self.find(
                 Verdict::Broken,
+                path,
                 "writable, although it is to be locked",
                 "run /usr/lib/usr-policy/usr-policy-generator sync",
-            )
+            );
         } else if self.observed.mounts.stack_at(path).len() > 1 {
-            (
+            self.find(
                 Verdict::Broken,
+                path,
                 "locked more than once; one unlock would not open it",
                 "umount it once for each lock too many",
-            )
+            );
+        } else if let Some(hole) = self.hole_in(path) {
+            self.find(
+                Verdict::Broken,
+                path,
+                format!("locked, but {hole} is a writable mount of its own below it"),
+                "run /usr/lib/usr-policy/usr-policy-generator sync, and write ro in its line of /etc/fstab",
+            );
         } else {
-            let what = "locked: pacman can read it and change nothing";
-            (Verdict::Holds, what, "")
-        };
-        self.find(verdict, path, what, remedy);
+            self.find(
+                Verdict::Holds,
+                path,
+                "locked: pacman can read it and change nothing",
+                "",
+            );
+        }
+    }
+
+    /// A mount below a path that can be written and is seen.
+    fn hole_in(&self, path: &MountPoint) -> Option<&'a MountPoint> {
+        let mounts = &self.observed.mounts;
+        let hole = mounts.mounts.iter().find(|mount| {
+            mount.mount_point.is_below(path)
+                && !(mount.mount_options.has("ro") || mount.super_options.has("ro"))
+                && mounts.is_seen(mount)
+        });
+        hole.map(|mount| &mount.mount_point)
     }
 
     fn read_only(&mut self, mount: &PlannedMount) {
@@ -707,12 +784,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             // A mount that another one hides is nobody's hole.
-            let is_seen = self
-                .observed
-                .mounts
-                .top_at(path)
-                .is_some_and(|top| top.mount_id == mount.mount_id);
-            if is_seen {
+            if self.observed.mounts.is_seen(mount) {
                 let remedy = format!(
                     "mount it read-only, or say that it is meant: usrpolicy.path={path}:rw"
                 );
@@ -733,11 +805,25 @@ impl<'a> Judge<'a> {
             self.is_read_only(Role::Database),
         ) == (Some(true), Some(false))
         {
+            // With lock=off nobody locks the database, and /usr is closed all the same.
+            let (cause, remedy) = if self.plan.lock == Lock::Off {
+                (
+                    ", as usrpolicy.lock=off asks",
+                    "take usrpolicy.lock=off away, in the configuration Lock=off, and boot again",
+                )
+            } else {
+                (
+                    "",
+                    "lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
+                )
+            };
             self.find(
                 Verdict::Broken,
                 &"/usr and the package database",
-                "/usr is read-only and the database is writable: pacman -R would report success, forget the package and leave its files",
-                "do not run pacman; lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
+                format!(
+                    "/usr is read-only and the database is writable{cause}: pacman -R would report success, forget the package and leave its files"
+                ),
+                format!("do not run pacman; {remedy}"),
             );
         }
     }
@@ -789,5 +875,190 @@ struct Seconds(u64);
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03} s", self.0 / 1_000_000, self.0 / 1_000 % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmdline::Cmdline;
+    use crate::plan::Facts;
+
+    fn plan(cmdline: &str) -> Plan {
+        Plan::new(&Facts {
+            cmdline: Cmdline::parse(cmdline.as_bytes()),
+            ..Facts::default()
+        })
+    }
+
+    /// A machine on which the mount table is the one witness, and every path is a directory.
+    fn machine(plan: &Plan, table: &str) -> Observed {
+        let mounts = MountTable::parse(table.as_bytes());
+        let places = paths(plan).into_iter().map(|path| Place {
+            mount_id: mounts.holding(&path).map(|mount| mount.mount_id),
+            path,
+            kind: Kind::Directory,
+            access: Access::NoWitness,
+            statvfs_read_only: None,
+        });
+        Observed {
+            places: places.collect(),
+            mounts,
+            ..Observed::default()
+        }
+    }
+
+    #[track_caller]
+    fn says(report: &Report, verdict: Verdict, subject: &str, what: &str) {
+        assert!(
+            report.findings.iter().any(|finding| {
+                finding.verdict == verdict
+                    && finding.subject == subject
+                    && finding.what.contains(what)
+            }),
+            "not {verdict} {subject} {what}: {report:#?}"
+        );
+    }
+
+    const PAIR: &str = "/usr and the package database";
+
+    #[test]
+    fn a_read_only_usr_with_a_writable_database_is_broken_whatever_the_word_for_the_lock() {
+        let table = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
+        for lock in ["always", "merged", "off"] {
+            let plan = plan(&format!("usrpolicy=strict usrpolicy.lock={lock}"));
+            let report = report(&plan, &machine(&plan, table));
+            assert_eq!(report.exit_code(), 1);
+            says(&report, Verdict::Broken, PAIR, "the database is writable");
+            let names_the_word = report
+                .findings
+                .iter()
+                .any(|finding| finding.remedy.contains("take usrpolicy.lock=off away"));
+            assert_eq!(names_the_word, lock == "off", "{report:#?}");
+        }
+    }
+
+    #[test]
+    fn without_a_database_there_is_no_pair() {
+        let plan = plan("usrpolicy=strict usrpolicy.lock=off");
+        let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
+        for place in &mut seen.places {
+            if place.path.as_bytes() == b"/var/lib/pacman" {
+                place.kind = Kind::Missing;
+            }
+        }
+        let report = report(&plan, &seen);
+        assert!(
+            report
+                .findings
+                .iter()
+                .all(|finding| finding.subject != PAIR)
+        );
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_leaves_open_what_is_promised() {
+        for (cmdline, code, verdict) in [
+            ("", 3, Verdict::Unknown),
+            ("usrpolicy=strict", 3, Verdict::Unknown),
+            ("usrpolicy=audit", 0, Verdict::Warning),
+            ("usrpolicy=off", 0, Verdict::NotApplicable),
+        ] {
+            let plan = plan(cmdline);
+            let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
+            for place in &mut seen.places {
+                place.kind = Kind::Missing;
+            }
+            seen.unread = [Blind {
+                subject: "/etc/usr-policy.conf".into(),
+                what: "cannot read: Permission denied".into(),
+                remedy: "run usr-policy verify as root".into(),
+            }]
+            .into();
+            let report = report(&plan, &seen);
+            assert_eq!(report.exit_code(), code, "{cmdline}: {report:#?}");
+            says(&report, verdict, "/etc/usr-policy.conf", "cannot read");
+        }
+    }
+
+    const PACMAN: &str = "4 1 0:2 / /var/lib/pacman ro - tmpfs t rw\n";
+    const OVERLAY: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
+
+    #[test]
+    fn a_usr_in_a_root_that_cannot_be_written_holds_before_a_merge_and_after_it() {
+        let plan = plan("usrpolicy=strict");
+        for fs_type in ["erofs", "squashfs"] {
+            let root = format!("1 0 0:1 / / ro - {fs_type} a ro\n{PACMAN}");
+            let by = format!("read-only by its file system, {fs_type}");
+            let before = report(&plan, &machine(&plan, &root));
+            says(&before, Verdict::Holds, "/usr", &by);
+            let merged = report(&plan, &machine(&plan, &format!("{root}{OVERLAY}")));
+            says(
+                &merged,
+                Verdict::Holds,
+                "/usr",
+                &format!("{by}, extensions merged over it"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_usr_in_a_root_that_can_be_written_is_broken_beneath_extensions() {
+        let plan = plan("usrpolicy=strict");
+        let table = format!("1 0 0:1 / / rw - ext4 a rw\n{PACMAN}{OVERLAY}");
+        let report = report(&plan, &machine(&plan, &table));
+        says(&report, Verdict::Broken, "/usr", "writable beneath them");
+    }
+
+    #[test]
+    fn what_was_recorded_before_a_soft_reboot_is_no_news_after_it() {
+        const EARLY: &str = "1 early /usr read-only\n";
+        const START: &str = "2 host - start\n";
+        const CLOSED: &str = "3 host /usr read-only\n";
+        let plan = plan("usrpolicy=strict");
+        let table =
+            format!("1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n{PACMAN}");
+        for (lines, verdict, what) in [
+            (
+                [EARLY, START].as_slice(),
+                Verdict::Holds,
+                "since the initramfs",
+            ),
+            (&[EARLY, START, CLOSED], Verdict::Warning, "opened it again"),
+            (
+                &[CLOSED, START],
+                Verdict::Warning,
+                "read-only, but late, since",
+            ),
+            (
+                &[EARLY, START, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, CLOSED, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, START, START],
+                Verdict::Holds,
+                "since the soft-reboot",
+            ),
+            (
+                &[EARLY, START, START, CLOSED],
+                Verdict::Warning,
+                "opened it again",
+            ),
+            (
+                &[START, START],
+                Verdict::Holds,
+                "by a mount that is not usr-policy's",
+            ),
+        ] {
+            let mut seen = machine(&plan, &table);
+            seen.events = Event::parse(lines.concat().as_bytes());
+            says(&report(&plan, &seen), verdict, "/usr", what);
+        }
     }
 }

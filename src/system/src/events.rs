@@ -1,7 +1,7 @@
 //! `/run/usr-policy/events`: a line for each thing that was done, only ever added to, and read only to explain.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -10,6 +10,28 @@ use crate::failure::Failure;
 
 /// The record. In the initramfs it is the same file: /run is taken along to the real root.
 pub const EVENTS: &str = "/run/usr-policy/events";
+
+/// A mark in the `RuntimeDirectory=` of usr-policy-apply.service, which PID 1 makes when that starts and removes when it stops.
+const STARTED: &str = "/run/usr-policy/state/started";
+
+/// Whether usr-policy-apply.service was started and this was not asked since: once at boot, once after each soft-reboot.
+/// Where no unit runs the host stage it never was.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_first_since_start() -> Result<bool, Failure> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(STARTED)
+    {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+            Ok(false)
+        }
+        Err(error) => Err(Failure::new(STARTED, "cannot create", error)),
+    }
+}
 
 /// Adds a line: `boottime-µs stage path result`.
 ///

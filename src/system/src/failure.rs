@@ -63,6 +63,14 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    /// What went wrong, for a line that names the file by itself.
+    #[must_use]
+    pub fn what(&self) -> String {
+        format!("{}: {}", self.attempt, Reason(&self.error))
+    }
+}
+
 /// The kernel's words as in strerror(3), without Rust's "(os error 30)".
 struct Reason<'a>(&'a io::Error);
 

@@ -3,6 +3,7 @@
 //! Nothing here decides what should be; that is `usr-policy-plan`'s.
 
 pub mod block;
+pub mod container;
 pub mod events;
 pub mod facts;
 pub mod failure;

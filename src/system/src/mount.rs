@@ -25,6 +25,17 @@ pub enum How {
     InTwoSteps,
 }
 
+/// What becomes of the mounts below a directory that is bound on itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// There are none; the bind would hide them.
+    Nothing,
+    /// They are taken along and keep their own flags.
+    AsItIs,
+    /// They are taken along and become read-only too; on kernels before 5.12 they keep their flags.
+    ReadOnly,
+}
+
 /// Binds a directory on itself, read-only; other flags of its mount, such as nosuid, stay.
 ///
 /// The new mount has a peer group of its own. In its parent's, an overlay that systemd-sysext(8) puts on top would appear
@@ -33,7 +44,8 @@ pub enum How {
 ///
 /// # Errors
 /// The kernel's.
-pub fn read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<How> {
+pub fn read_only_bind(directory: &OwnedFd, below: Below) -> io::Result<How> {
+    let recursive = below != Below::Nothing;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -53,8 +65,11 @@ pub fn read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<How> {
         }
         result => result?,
     }
-    // What is mounted below keeps its own flags.
-    mount_setattr(&clone, Reach::Top, Attribute::ReadOnly)?;
+    let reach = match below {
+        Below::ReadOnly => Reach::Tree,
+        Below::Nothing | Below::AsItIs => Reach::Top,
+    };
+    mount_setattr(&clone, reach, Attribute::ReadOnly)?;
     let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&clone, "", directory, "", here)?;
     Ok(How::Atomically)
@@ -70,6 +85,17 @@ pub fn set_read_only(directory: &OwnedFd) -> io::Result<How> {
             remount(&path_of(directory), MountFlags::RDONLY)?;
             Ok(How::InTwoSteps)
         }
+        result => result.map(|()| How::Atomically),
+    }
+}
+
+/// The same for the mount that is at a directory and all that are below it; on kernels before 5.12 for the first alone.
+///
+/// # Errors
+/// `EBUSY` where a file is open for writing, else the kernel's.
+pub fn set_tree_read_only(directory: &OwnedFd) -> io::Result<How> {
+    match mount_setattr(directory, Reach::Tree, Attribute::ReadOnly) {
+        Err(error) if is(&error, Errno::NOSYS) => set_read_only(directory),
         result => result.map(|()| How::Atomically),
     }
 }

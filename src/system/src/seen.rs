@@ -1,6 +1,6 @@
 //! What a stage finds at the root that it works on.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -70,6 +70,13 @@ pub fn mount_of(file: impl AsFd) -> Result<MountOf, Failure> {
     })
 }
 
+/// Whether this process has the mounts of PID 1; `None` where that cannot be asked.
+#[must_use]
+pub fn has_mounts_of_pid_1() -> Option<bool> {
+    let namespace = |process| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    Some(namespace("self")? == namespace("1")?)
+}
+
 /// Where the mount table of this process is.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
@@ -90,37 +97,55 @@ fn line_of(table: &MountTable, mount: MountOf) -> Result<&MountInfo, Failure> {
     })
 }
 
-/// Whether a directory's own mount is read-only; `None` where it has no mount of its own.
+/// What is mounted at a directory, and below it.
+#[derive(Debug, Clone, Copy)]
+pub struct Closed {
+    /// Whether the directory's own mount is read-only; `None` where it has no mount of its own.
+    pub itself: Option<bool>,
+    /// Whether every mount below it that is seen there is.
+    pub below: bool,
+}
+
+/// Looks how far a directory is closed by the flags of mounts.
 ///
 /// # Errors
 /// The kernel's, where the mount table cannot be read.
-pub fn is_read_only_mount(directory: &OwnedFd) -> Result<Option<bool>, Failure> {
+pub fn how_closed(directory: &OwnedFd) -> Result<Closed, Failure> {
+    let table = mount_table()?;
     let mount = mount_of(directory)?;
-    if !mount.is_its_root {
-        return Ok(None);
-    }
-    Ok(Some(
-        line_of(&mount_table()?, mount)?.mount_options.has("ro"),
-    ))
+    let line = line_of(&table, mount)?;
+    let is_read_only = |mount: &MountInfo| mount.mount_options.has("ro");
+    Ok(Closed {
+        itself: mount.is_its_root.then(|| is_read_only(line)),
+        below: path_of(directory).is_none_or(|path| {
+            submounts(&table, &path).all(|mount| is_read_only(mount) || !table.is_seen(mount))
+        }),
+    })
+}
+
+/// The path at which a directory is seen from here: a link may have led to it.
+fn path_of(directory: &OwnedFd) -> Option<MountPoint> {
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = std::fs::read_link(link).ok()?;
+    MountPoint::new(path.as_os_str().as_bytes()).ok()
+}
+
+/// The mounts below a path, hidden ones too.
+fn submounts<'a>(
+    table: &'a MountTable,
+    path: &'a MountPoint,
+) -> impl Iterator<Item = &'a MountInfo> {
+    table
+        .mounts
+        .iter()
+        .filter(|mount| mount.mount_point.is_below(path))
 }
 
 fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
     let table = mount_table()?;
     let mount_of = mount_of(usr)?;
     let mount = line_of(&table, mount_of)?.clone();
-    // The path at which it is seen from here: /usr may be a link.
-    let path = std::fs::read_link(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(usr)
-    ))
-    .ok()
-    .and_then(|path| MountPoint::new(path.as_os_str().as_bytes()).ok());
-    let has_submounts = path.is_some_and(|path| {
-        table
-            .mounts
-            .iter()
-            .any(|mount| mount.mount_point.is_below(&path))
-    });
+    let has_submounts = path_of(usr).is_some_and(|path| submounts(&table, &path).next().is_some());
     let parent = table.by_id(mount.parent_id);
     let parent_peer_group = parent.and_then(|parent| parent.peer_group);
     let is_sysext = mount.fs_type == b"overlay"
