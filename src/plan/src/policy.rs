@@ -82,6 +82,12 @@ impl Size {
         }
     }
 
+    /// Whether it is a share of the physical memory.
+    #[must_use]
+    pub fn is_share(self) -> bool {
+        self.unit == SizeUnit::Percent
+    }
+
     /// Reads `20%`, `512m`, `1G`, `65536`. Zero is refused: to tmpfs it means "no limit".
     fn parse(text: &[u8]) -> Option<Self> {
         let (digits, unit) = match text.split_last()? {

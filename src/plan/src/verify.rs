@@ -680,9 +680,15 @@ impl<'a> Judge<'a> {
         if top.fs_type != b"tmpfs" || top.mount_point != *path {
             return self.not_mounted(place, "no tmpfs");
         }
-        let differences = self.tmpfs_differences(top, options);
+        let (differences, other_share) = self.tmpfs_differences(top, options);
         if differences.is_empty() {
-            self.find(Verdict::Holds, path, format!("tmpfs {options}"), "");
+            match other_share {
+                None => self.find(Verdict::Holds, path, format!("tmpfs {options}"), ""),
+                Some(what) => {
+                    let remedy = format!("mount -o remount,size={} {path}", options.size);
+                    self.find(Verdict::Warning, path, what, remedy);
+                }
+            }
         } else {
             let what = format!("a tmpfs, but with {}", differences.join(", "));
             self.find(
@@ -694,7 +700,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn tmpfs_differences(&self, top: &MountInfo, options: Tmpfs) -> Vec<String> {
+    /// The options that are not as they should be; in the second a size that is another share of today's memory.
+    fn tmpfs_differences(&self, top: &MountInfo, options: Tmpfs) -> (Vec<String>, Option<String>) {
         let mut differences = Vec::new();
         let flags = [
             ("nosuid", true),
@@ -731,15 +738,24 @@ impl<'a> Judge<'a> {
                 .and_then(|text| text.strip_suffix('k')?.parse::<u64>().ok())
                 .and_then(|number| number.checked_mul(1024)),
         };
+        let mut other_share = None;
         match (wanted, actual) {
             (Some(_), Some(0)) => differences.push("no size limit".into()),
             // A percentage counts the memory of the moment of mounting, in whole pages; /proc/meminfo counts it now.
             (Some(wanted), Some(actual)) if wanted.abs_diff(actual) > wanted / 50 + 4096 => {
-                differences.push(format!("size={}k", actual / 1024));
+                let (wanted, actual) = (wanted / 1024, actual / 1024);
+                if options.size.is_share() {
+                    other_share = Some(format!(
+                        "a tmpfs with size={actual}k, and {} of the memory would be {wanted}k: the memory has changed since, or somebody else mounted it",
+                        options.size
+                    ));
+                } else {
+                    differences.push(format!("size={actual}k"));
+                }
             }
             _ => {}
         }
-        differences
+        (differences, other_share)
     }
 
     /// Judges a path that must be writable; `otherwise` is how much it matters.
@@ -1059,6 +1075,36 @@ mod tests {
             let mut seen = machine(&plan, &table);
             seen.events = Event::parse(lines.concat().as_bytes());
             says(&report(&plan, &seen), verdict, "/usr", what);
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_memory_was_counted_when_it_was_mounted_and_a_number_stays_what_it_is() {
+        let tmpfs = |size: &str, memory: u64| {
+            let plan = plan(&format!(
+                "usrpolicy=strict usrpolicy.path=/var/tmp:tmpfs,size={size}"
+            ));
+            let table = "1 0 0:1 / / ro - ext4 a rw\n\
+                2 1 0:2 / /var/tmp rw,nosuid,nodev - tmpfs tmpfs rw,size=1048576k\n";
+            let mut seen = machine(&plan, table);
+            seen.memory = Some(memory << 30);
+            report(&plan, &seen)
+        };
+        says(&tmpfs("25%", 4), Verdict::Holds, "/var/tmp", "size=25%");
+        for memory in [2, 8] {
+            says(
+                &tmpfs("25%", memory),
+                Verdict::Warning,
+                "/var/tmp",
+                "size=1048576k, and 25% of the memory would be",
+            );
+            says(&tmpfs("1g", memory), Verdict::Holds, "/var/tmp", "size=1g");
+            says(
+                &tmpfs("2g", memory),
+                Verdict::Broken,
+                "/var/tmp",
+                "size=1048576k",
+            );
         }
     }
 }
