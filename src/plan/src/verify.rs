@@ -677,7 +677,15 @@ impl<'a> Judge<'a> {
         let Some(top) = self.mount_at(place) else {
             return self.not_in_table(path);
         };
-        if top.fs_type != b"tmpfs" || top.mount_point != *path {
+        if top.fs_type == b"tmpfs" && top.mount_point != *path {
+            // A volatile /var, for instance: it was empty when the unit was to be started.
+            let what = format!(
+                "in memory, on the tmpfs at {}; size and options are of that",
+                top.mount_point
+            );
+            return self.find(Verdict::Warning, path, what, "");
+        }
+        if top.fs_type != b"tmpfs" {
             return self.not_mounted(place, "no tmpfs");
         }
         let (differences, other_share) = self.tmpfs_differences(top, options);
@@ -1024,6 +1032,21 @@ mod tests {
         let table = format!("1 0 0:1 / / rw - ext4 a rw\n{PACMAN}{OVERLAY}");
         let report = report(&plan, &machine(&plan, &table));
         says(&report, Verdict::Broken, "/usr", "writable beneath them");
+    }
+
+    #[test]
+    fn a_path_on_a_tmpfs_of_somebody_else_is_in_memory_all_the_same() {
+        let plan = plan("usrpolicy=strict");
+        let table = format!(
+            "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n{PACMAN}9 1 0:9 / /var rw - tmpfs tmpfs rw,mode=755\n"
+        );
+        let seen = machine(&plan, &table);
+        says(
+            &report(&plan, &seen),
+            Verdict::Warning,
+            "/var/tmp",
+            "in memory, on the tmpfs at /var; size and options are of that",
+        );
     }
 
     #[test]
