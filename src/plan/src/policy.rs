@@ -334,6 +334,8 @@ pub enum Complaint {
     ConfiguredMode(Vec<u8>),
     /// `usrpolicy.lock=` or `Lock=` with a word that is no lock rule.
     Lock(Vec<u8>),
+    /// `usrpolicy.stepdown=` or `StepDown=` with something that is no number.
+    StepDown(Vec<u8>),
     /// A boolean that is none.
     Boolean(&'static str, Vec<u8>),
     /// `usrpolicy.init=` with something that is no absolute path.
@@ -383,6 +385,11 @@ impl fmt::Display for Complaint {
             Complaint::Lock(word) => write!(
                 f,
                 "\"{}\" is not a lock rule; use always, merged or off",
+                Shown(word)
+            ),
+            Complaint::StepDown(word) => write!(
+                f,
+                "\"{}\" is not a number of boots; write one such as 3, or 0 for never",
                 Shown(word)
             ),
             Complaint::Boolean(key, word) => {
@@ -565,6 +572,7 @@ impl Reader {
                 self.policy.lock = parse_lock(value)?;
                 Ok(())
             }
+            (b"Policy", b"StepDown") => check_step_down(value),
             (b"Sysext", b"AtBoot") => {
                 self.policy.sysext_at_boot = parse_boolean(value)
                     .ok_or_else(|| Complaint::Boolean("AtBoot", value.into()))?;
@@ -635,6 +643,7 @@ impl Reader {
                 (b"", _) => Ok(()),
                 (b".lock", value) => parse_lock(value.as_deref().unwrap_or_default())
                     .map(|lock| self.policy.lock = lock),
+                (b".stepdown", value) => check_step_down(value.as_deref().unwrap_or_default()),
                 (b".path", value) => self.path_word(value.as_deref().unwrap_or_default()),
                 (b".init", value) => parse_real_init(value.as_deref().unwrap_or_default())
                     .map(|path| self.policy.real_init = Some(path)),
@@ -794,6 +803,14 @@ fn parse_lock(word: &[u8]) -> Result<Lock, Complaint> {
         b"off" => Ok(Lock::Off),
         _ => Err(Complaint::Lock(word.into())),
     }
+}
+
+/// Nothing steps down in this version; a word that a later one knows is checked as that one will.
+fn check_step_down(word: &[u8]) -> Result<(), Complaint> {
+    decimal(word)
+        .and_then(|number| u32::try_from(number).ok())
+        .map(drop)
+        .ok_or_else(|| Complaint::StepDown(word.into()))
 }
 
 /// The words that systemd takes for a boolean. Source: systemd.syntax(7).
