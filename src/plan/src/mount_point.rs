@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::text::Shown;
 
-/// An absolute path without `.`, `..`, doubled or trailing slashes, or NUL; without newline too, but for [`MountPoint::seen`].
+/// An absolute path without `.`, `..`, doubled or trailing slashes, or NUL; one from a mount table may hold a newline.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountPoint(Vec<u8>);
 
