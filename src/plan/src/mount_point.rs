@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::text::Shown;
 
-/// An absolute path without `.`, `..`, doubled or trailing slashes, or NUL; without newline too, but for [`MountPoint::seen`].
+/// An absolute path without `.`, `..`, doubled or trailing slashes, or NUL; only in a mount table with newlines.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountPoint(Vec<u8>);
 
