@@ -5,12 +5,15 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_plan::unit::BOOT_PROGRAM;
-use usr_policy_plan::verify::{Access, Blind, Event, Kind, Observed, Place, PreInit, paths};
+use usr_policy_plan::verify::{
+    Access, Blind, Caller, Event, Kind, Observed, Place, PreInit, paths,
+};
 use usr_policy_system::events::EVENTS;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
@@ -41,6 +44,7 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
             remedy: "report this line of the table".to_owned(),
         })
         .collect();
+    let caller = caller();
     // Without root, the caller's own view is PID 1's where both have the same mounts.
     let root = match Root::open(ROOT) {
         Ok(root) => Some(root),
@@ -50,7 +54,7 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
                 subject: ROOT.to_owned(),
                 what: "this process has mounts of its own, and may not look at those of PID 1"
                     .to_owned(),
-                remedy: "run usr-policy verify as root".to_owned(),
+                remedy: caller.way_to_see().to_owned(),
             });
             None
         }
@@ -66,10 +70,20 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
         // No record: nothing of ours acted at this boot.
         events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
+        caller,
         unread: Vec::new(),
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })
+}
+
+/// Whoever runs this.
+fn caller() -> Caller {
+    if geteuid().is_root() {
+        Caller::Root
+    } else {
+        Caller::Other
+    }
 }
 
 fn pre_init(root: &Root) -> PreInit {

@@ -3,11 +3,10 @@
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::process::geteuid;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::Mode;
 use usr_policy_plan::text;
-use usr_policy_plan::verify::{Blind, Report, Verdict, report};
+use usr_policy_plan::verify::{Blind, Caller, Report, Verdict, report};
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -30,7 +29,10 @@ pub(crate) fn run() -> Outcome {
     let (facts, failures) = gather(&root, &running_cmdline(&root)?);
     let plan = Plan::new(&facts);
     let mut observed = observe(&plan)?;
-    observed.unread = failures.iter().map(unread).collect();
+    observed.unread = failures
+        .iter()
+        .map(|failure| unread(observed.caller, failure))
+        .collect();
     let report = report(&plan, &observed);
     let mut text = Vec::new();
     show(&mut text, &plan, &report)
@@ -43,9 +45,9 @@ pub(crate) fn run() -> Outcome {
 }
 
 /// A file that a plan is made from, and that could not be read.
-fn unread(failure: &Failure) -> Blind {
+fn unread(caller: Caller, failure: &Failure) -> Blind {
     let remedy = match failure.error.kind() {
-        ErrorKind::PermissionDenied if !geteuid().is_root() => "run usr-policy verify as root",
+        ErrorKind::PermissionDenied => caller.way_to_see(),
         _ if failure.remedy.is_empty() => "mend or remove it; nothing in it counts until then",
         _ => failure.remedy,
     };

@@ -25,10 +25,35 @@ pub struct Observed {
     pub events: Vec<Event>,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
+    /// Who looked.
+    pub caller: Caller,
     /// Configuration and fstab that could not be read: what is promised may be more than the plan says.
     pub unread: Vec<Blind>,
     /// What of the machine could not be looked at.
     pub blind: Vec<Blind>,
+}
+
+/// Who looks, as far as rights go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// Root.
+    #[default]
+    Root,
+    /// Anybody else.
+    Other,
+}
+
+impl Caller {
+    /// What to do about something that this caller could not see.
+    #[must_use]
+    pub fn way_to_see(self) -> &'static str {
+        match self {
+            Caller::Root => {
+                "run usr-policy verify outside any sandbox; report it where that says the same"
+            }
+            Caller::Other => "run usr-policy verify as root",
+        }
+    }
 }
 
 /// Something that could not be looked at.
@@ -452,7 +477,7 @@ impl<'a> Judge<'a> {
                     Verdict::Unknown,
                     path,
                     "could not be looked at",
-                    "run usr-policy verify as root",
+                    self.observed.caller.way_to_see(),
                 );
                 None
             }
@@ -888,7 +913,7 @@ impl<'a> Judge<'a> {
             Verdict::Unknown,
             path,
             "its mount is not in the mount table of PID 1",
-            "run usr-policy verify as root",
+            self.observed.caller.way_to_see(),
         );
     }
 }
@@ -1128,6 +1153,20 @@ mod tests {
                 "/var/tmp",
                 "size=1048576k",
             );
+        }
+    }
+
+    #[test]
+    fn only_who_is_not_root_is_told_to_be() {
+        let plan = plan("usrpolicy=strict");
+        for caller in [Caller::Root, Caller::Other] {
+            let mut seen = machine(&plan, "");
+            seen.caller = caller;
+            seen.places[0].kind = Kind::Unknown;
+            let report = report(&plan, &seen);
+            assert_eq!(report.exit_code(), 3);
+            let is_told = |finding: &Finding| finding.remedy.contains("as root");
+            assert_eq!(report.findings.iter().any(is_told), caller == Caller::Other);
         }
     }
 }
