@@ -68,9 +68,9 @@ fn run() -> Result<Conclusion> {
     cases.extend(halves::cases()?);
     cases.extend(oddities::cases()?);
     cases.extend(preinit::cases()?);
-    cases.extend(openrc::cases()?);
     cases.extend(mkinitcpio::cases()?);
     let others = cases.len();
+    cases.extend(openrc::cases()?);
     cases.extend(layouts::cases()?);
     cases.extend(starts::cases()?);
     cases.extend(volatile::cases()?);

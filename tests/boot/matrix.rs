@@ -33,6 +33,8 @@ enum Outcome {
     Late,
     /// Somebody else makes it read-only; the rest is ours.
     Provided(&'static str),
+    /// It is left alone, and why.
+    Refused(&'static str),
     /// A case of another cell shows it.
     Covered,
     /// No kernel here can, for this reason; its case shows what can be shown.
@@ -48,7 +50,7 @@ enum When {
     Matrix,
 }
 
-use Outcome::{Covered, Holds, Late, NotRun, Provided};
+use Outcome::{Covered, Holds, Late, NotRun, Provided, Refused};
 use When::{Check, Matrix};
 
 const fn cell(
@@ -127,6 +129,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", NFS, "no initramfs, pre-init"], NotRun(nfs::why_not_without_an_initramfs), Matrix, nfs::PRE_INIT),
     cell(["trixie", NFS, "pre-init, its drivers loaded by an initramfs"], Holds, Matrix, nfs::PRE_INIT),
     cell(["trixie", OWN, "no initramfs, pre-init, OpenRC"], Late, Matrix, "trixie-openrc-closes-usr-late-where-fstab-says-rw-and-verify-says-so"),
+    cell(["trixie", OWN, "no initramfs, pre-init, OpenRC without our script"], Refused("nobody would lock the database"), Matrix, "trixie-openrc-without-our-script-leaves-usr-writable-and-verify-says-so"),
     cell(["trixie", "/usr on its own partition, fstab ro", "no initramfs, pre-init, OpenRC"], Holds, Check, "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro"),
     cell(["bookworm", IN_ROOT, "dracut"], Holds, Check, "bookworm-dracut-strict-holds-from-before-switch-root-to-shutdown"),
     cell(["bookworm", OWN, "dracut"], Holds, Matrix, "bookworm-dracut-usr-on-its-own-partition-is-never-writable-though-fstab-says-rw"),
@@ -149,6 +152,7 @@ impl fmt::Display for Cell {
             Holds => f.write_str("holds"),
             Late => f.write_str("late"),
             Provided(by) => write!(f, "provided by {by}"),
+            Refused(why) => write!(f, "refused: {why}"),
             Covered => write!(f, "not run: covered by {}", self.case),
             NotRun(why) => write!(f, "not run: {}", why()),
         }

@@ -24,8 +24,8 @@ const PROCESSOR: &str = "qemu64,-cx16,-svm";
 const WORDS: &str = "console=ttyS0 loglevel=4 systemd.show_status=yes systemd.log_color=no rd.shell=0 \
     rd.emergency=poweroff panic=-1 mitigations=off init_on_alloc=0 apparmor=0 audit=0 nokaslr 8250.nr_uarts=2";
 
-/// How long a guest may take. The slowest suite needs a third.
-const TIME_LIMIT: Duration = Duration::from_mins(4);
+/// How long a guest may take. The slowest, OpenRC in user-mode-linux, needs a third.
+const TIME_LIMIT: Duration = Duration::from_mins(8);
 
 /// Memory in MiB.
 const MEMORY: u32 = 1024;
