@@ -110,18 +110,7 @@ fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
         answers(seen, &["/usr", "/usr/local"], "EROFS"),
     );
     the_rest_stays_writable(&mut report, seen);
-    report.promise(
-        "the-database-is-one-read-only-mount",
-        database_is_read_only(seen),
-    );
-    report.promise(
-        "var-tmp-is-a-tmpfs-for-everybody",
-        tmpfs(seen, TRANSIENT, "1777", &["nosuid", "nodev"]),
-    );
-    report.promise(
-        "the-package-cache-is-a-tmpfs-for-root",
-        tmpfs(seen, PACKAGE_CACHE, "755", &["nosuid", "nodev", "noexec"]),
-    );
+    below_var(&mut report, seen);
     report.promise(
         "all-of-it-is-there-before-tmpfiles",
         there_before_tmpfiles(seen),
@@ -138,6 +127,22 @@ fn strict(seen: &Observed, twin: &Observed, mounted: &[&str]) -> Report {
     report.promise("no-new-error-is-logged", no_new_error(seen, twin));
     health(&mut report, seen);
     report
+}
+
+/// The paths of the policy below /var.
+fn below_var(report: &mut Report, seen: &Observed) {
+    report.promise(
+        "the-database-is-one-read-only-mount",
+        database_is_read_only(seen),
+    );
+    report.promise(
+        "var-tmp-is-a-tmpfs-for-everybody",
+        tmpfs(seen, TRANSIENT, "1777", &["nosuid", "nodev"]),
+    );
+    report.promise(
+        "the-package-cache-is-a-tmpfs-for-root",
+        tmpfs(seen, PACKAGE_CACHE, "755", &["nosuid", "nodev", "noexec"]),
+    );
 }
 
 fn usr_alone(report: &mut Report, seen: &Observed) {
@@ -325,18 +330,7 @@ pub fn strict_by_openrc(seen: &Observed) -> Report {
         usr_is_read_only(seen, "late"),
     );
     report.promise("usr-refuses-writes", answers(seen, &["/usr"], "EROFS"));
-    report.promise(
-        "the-database-is-one-read-only-mount",
-        database_is_read_only(seen),
-    );
-    report.promise(
-        "var-tmp-is-a-tmpfs-for-everybody",
-        tmpfs(seen, TRANSIENT, "1777", &["nosuid", "nodev"]),
-    );
-    report.promise(
-        "the-package-cache-is-a-tmpfs-for-root",
-        tmpfs(seen, PACKAGE_CACHE, "755", &["nosuid", "nodev", "noexec"]),
-    );
+    below_var(&mut report, seen);
     report.promise(
         "etc-run-and-log-stay-writable",
         answers(seen, &["/etc", "/run", "/var/log", "/"], "OK"),

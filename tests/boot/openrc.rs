@@ -2,7 +2,7 @@
 
 use usr_policy_tests::machine::{Extra, Format, Image, Initramfs, Layout, Result, Suite};
 
-use crate::case::{Case, installed, with};
+use crate::case::{Case, Judge, installed, with};
 use crate::checks;
 use crate::guest;
 use crate::layouts::USR;
@@ -60,16 +60,20 @@ fn runs_in(runlevel: &str, service: &str) -> Extra {
 /// # Errors
 /// The witness cannot be prepared.
 pub fn cases() -> Result<Vec<Case>> {
-    let words = "init=/usr-policy-init usrpolicy=strict";
+    let case = |name, image, judge: Judge| Case {
+        name,
+        image,
+        words: "init=/usr-policy-init usrpolicy=strict",
+        steps: Vec::new(),
+        twin: None,
+        judge,
+    };
     let script = || runs_in("sysinit", "usr-policy");
     Ok(vec![
-        Case {
-            name: "trixie-openrc-without-our-script-leaves-usr-writable-and-verify-says-so",
-            image: image("trixie-openrc-alone", "rw,relatime", [])?,
-            words,
-            steps: Vec::new(),
-            twin: None,
-            judge: |seen, _| {
+        case(
+            "trixie-openrc-without-our-script-leaves-usr-writable-and-verify-says-so",
+            image("trixie-openrc-alone", "rw,relatime", [])?,
+            |seen, _| {
                 let mut complaints = checks::strict_by_openrc(seen).broken_but_for(&[
                     "usr-is-read-only-for-the-first-service",
                     "usr-is-never-writable-in-the-watch",
@@ -83,14 +87,11 @@ pub fn cases() -> Result<Vec<Case>> {
                 complaints.extend(checks::verify_ends(seen, 1).err());
                 complaints
             },
-        },
-        Case {
-            name: "trixie-openrc-closes-usr-late-where-fstab-says-rw-and-verify-says-so",
-            image: image("trixie-openrc-rw", "rw,relatime", [script()])?,
-            words,
-            steps: Vec::new(),
-            twin: None,
-            judge: |seen, _| {
+        ),
+        case(
+            "trixie-openrc-closes-usr-late-where-fstab-says-rw-and-verify-says-so",
+            image("trixie-openrc-rw", "rw,relatime", [script()])?,
+            |seen, _| {
                 let mut complaints = checks::strict_by_openrc(seen).broken_but_for(&ONLY_WITH_RO);
                 complaints.extend(verify_says(
                     seen,
@@ -98,18 +99,15 @@ pub fn cases() -> Result<Vec<Case>> {
                 ));
                 complaints
             },
-        },
-        Case {
-            name: "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro",
-            image: image("trixie-openrc-ro", "ro,relatime", [script()])?,
-            words,
-            steps: Vec::new(),
-            twin: None,
-            judge: |seen, _| {
+        ),
+        case(
+            "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro",
+            image("trixie-openrc-ro", "ro,relatime", [script()])?,
+            |seen, _| {
                 let mut complaints = checks::strict_by_openrc(seen).broken();
                 complaints.extend(verify_says(seen, "read-only since pre-init"));
                 complaints
             },
-        },
+        ),
     ])
 }

@@ -49,13 +49,13 @@ pub const OFF_AND_MOUNTED: Judge = |seen, _| {
 };
 
 /// An image that user-mode-linux starts.
-fn image(name: &str, layout: Layout, extras: impl IntoIterator<Item = Extra>) -> Result<Image> {
+fn image(name: &str, layout: Layout, modules: &[Extra], fstab: Option<&str>) -> Result<Image> {
     let contents = with(
         installed(&[]),
         [Extra::file("/etc/udev/rules.d/60-witness.rules", RULES)]
             .into_iter()
-            .chain(modules()?)
-            .chain(extras),
+            .chain(modules.iter().cloned())
+            .chain(fstab.map(|text| Extra::file("/etc/fstab", text))),
     );
     Ok(Image {
         name: name.to_owned(),
@@ -75,16 +75,18 @@ fn image(name: &str, layout: Layout, extras: impl IntoIterator<Item = Extra>) ->
 /// # Errors
 /// The witness or the kernel's modules cannot be read.
 pub fn cases() -> Result<Vec<Case>> {
-    let mut cases = usr_in_the_root()?;
-    cases.extend(usr_on_its_own()?);
+    let modules = modules()?;
+    let mut cases = usr_in_the_root(&modules)?;
+    cases.extend(usr_on_its_own(&modules)?);
     Ok(cases)
 }
 
-fn usr_on_its_own() -> Result<Vec<Case>> {
+fn usr_on_its_own(modules: &[Extra]) -> Result<Vec<Case>> {
     let image = image(
         "trixie-split-usr",
         Layout::of(Format::Ext4, [USR]),
-        [Extra::file("/etc/fstab", FSTAB)],
+        modules,
+        Some(FSTAB),
     )?;
     let steps = [&PACMAN[..], &MERGE_BY_HAND].concat();
     Ok(vec![
@@ -107,8 +109,8 @@ fn usr_on_its_own() -> Result<Vec<Case>> {
     ])
 }
 
-fn usr_in_the_root() -> Result<Vec<Case>> {
-    let image = image("trixie-without-initramfs", Layout::whole(), [])?;
+fn usr_in_the_root(modules: &[Extra]) -> Result<Vec<Case>> {
+    let image = image("trixie-without-initramfs", Layout::whole(), modules, None)?;
     let steps = [&PACMAN[..], &MERGE_BY_HAND].concat();
     Ok(vec![
         Case {

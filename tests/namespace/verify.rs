@@ -55,6 +55,18 @@ impl Report {
         report
     }
 
+    /// What a user without rights is told.
+    fn for_nobody(system: &System) -> Self {
+        Self::of_command(&mut system.command(&[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "/usr/bin/usr-policy",
+            "verify",
+        ]))
+    }
+
     fn of_command(command: &mut Command) -> Self {
         let ran = command.output().unwrap();
         assert!(ran.stderr.is_empty(), "{ran:?}");
@@ -489,14 +501,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             System::with("rw", |system| {
                 system.write("/etc/usr-policy.conf", "[Policy]\nMode=strict\n");
                 system.does(&["chmod", "0600", "/etc/usr-policy.conf"]);
-                let report = Report::of_command(&mut system.command(&[
-                    "setpriv",
-                    "--reuid=65534",
-                    "--regid=65534",
-                    "--clear-groups",
-                    "/usr/bin/usr-policy",
-                    "verify",
-                ]));
+                let report = Report::for_nobody(system);
                 report.exits(3);
                 report.says(
                     "/etc/usr-policy.conf",
@@ -731,19 +736,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 eprintln!("skipped: there is no second user in this user namespace");
                 return;
             }
-            let verify = |system: &System| {
-                Report::of_command(&mut system.command(&[
-                    "setpriv",
-                    "--reuid=65534",
-                    "--regid=65534",
-                    "--clear-groups",
-                    "/usr/bin/usr-policy",
-                    "verify",
-                ]))
-            };
             System::with(STRICT, |system| {
                 closed(system);
-                let report = verify(system);
+                let report = Report::for_nobody(system);
                 assert!(matches!(report.exit, 0 | 3), "{}", report.text);
                 assert!(
                     report
@@ -755,7 +750,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 );
                 report.says("/usr", "holds", "read-only");
                 system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
-                let report = verify(system);
+                let report = Report::for_nobody(system);
                 report.exits(1);
                 report.says("/usr", "BROKEN", "writable");
             });
