@@ -15,6 +15,7 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{Below, How, leave_peer_group, read_only_bind, set_read_only};
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::look;
+use usr_policy_system::state;
 
 use crate::Failed;
 
@@ -23,6 +24,11 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
         return Ok(());
     }
     let planned = Planned::read(root)?;
+    // systemd-remount-fs.service calls this as well.
+    if stage == Stage::Host && planned.is_open_on_purpose() {
+        info!("/usr: left open, as usr-policy unlock asked");
+        return Ok(());
+    }
     planned.close_usr(stage)?;
     if stage == Stage::Host && planned.plan.is_strict() {
         record_start();
@@ -76,6 +82,19 @@ impl Planned {
     pub(crate) fn step(&self, stage: Stage) -> Result<(Step, Option<OwnedFd>), Failure> {
         let (seen, directory) = look(&self.root)?;
         Ok((self.plan.step(stage, &self.cmdline, &seen), directory))
+    }
+
+    /// Whether extensions are merged over `/usr`.
+    pub(crate) fn is_merged(&self) -> Result<bool, Failure> {
+        let (seen, _) = look(&self.root)?;
+        Ok(seen.usr.is_some_and(|usr| usr.is_sysext))
+    }
+
+    fn is_open_on_purpose(&self) -> bool {
+        let state = state::read().unwrap_or_default();
+        state
+            .wanted(self.plan.lock, false, state::now())
+            .usr_is_open
     }
 
     /// Makes `/usr` read-only, if it is to be and is not.

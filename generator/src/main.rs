@@ -4,6 +4,7 @@
 //! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
 //! apply --root DIR --stage early|late|host   make DIR/usr read-only
 //! sync                                       close whatever the policy wants closed; without systemd, mount the rest
+//! follow                                     sync at every merge and unmerge, and when a time is over; it does not end
 //! anything else, as the first process        mount /usr read-only and become the real init: init=/usr-policy-init
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod apply;
 mod entry;
+mod follow;
 mod generator;
 mod init;
 mod sync;
@@ -37,6 +39,7 @@ enum Role {
     Generator(UnitDirs),
     Apply { root: PathBuf, stage: Stage },
     Sync,
+    Follow,
 }
 
 /// Runs the role that the words ask for, a name and arguments; returns the exit status.
@@ -49,9 +52,10 @@ fn run(words: &[OsString]) -> u8 {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
+        Some(Role::Follow) => follow::run(),
         None => {
             log::error!(
-                "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, or sync; to mount /usr without an initramfs, init=/usr-policy-init on the kernel command line"
+                "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, sync, or follow; to mount /usr without an initramfs, init=/usr-policy-init on the kernel command line"
             );
             return 2;
         }
@@ -102,6 +106,7 @@ fn role(arguments: &[OsString]) -> Option<Role> {
         .collect();
     match words.as_slice() {
         [b"sync"] => Some(Role::Sync),
+        [b"follow"] => Some(Role::Follow),
         [b"apply", b"--root", _, b"--stage", stage] => {
             let root = PathBuf::from(&arguments[2]);
             let stage = match *stage {

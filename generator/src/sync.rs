@@ -1,61 +1,139 @@
 //! The sync role: closes what the policy wants closed, the package database first, then `/usr`. Where there is no systemd
 //! it also mounts what units do elsewhere.
 //!
-//! It may be called at any time and any number of times; what is closed already stays as it is.
+//! It may be called at any time and any number of times; what is closed already stays as it is, and so does what is open on
+//! purpose.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use log::{debug, error, info};
+use log::{debug, error, info, warn};
+use usr_policy_plan::lock::{State, Wanted};
 use usr_policy_plan::plan::{PlannedMount, Stage};
-use usr_policy_plan::policy::{Role, Treatment};
+use usr_policy_plan::policy::{Role, Rule, Treatment};
 use usr_policy_plan::pre_init::Options;
-use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{
-    Below, How, NewMount, mount_new, read_only_bind, set_tree_read_only,
-};
+use usr_policy_plan::unit_name::mount_unit;
+use usr_policy_system::database::{self, Closed};
+use usr_policy_system::mount::{NewMount, mount_new};
+use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{Closed, has_mounts_of_pid_1, how_closed, mount_of};
+use usr_policy_system::seen::{has_mounts_of_pid_1, mount_of};
+use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
 use crate::apply::{Planned, is_left_to_manager, record, said};
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Somebody, once: nothing is opened, for a refresh looks like an unmerge.
+    Sync,
+    /// The follower, which waits until an unmerge has settled.
+    Follower,
+}
+
+/// What is left to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// When the lock table says something else, `CLOCK_BOOTTIME` in microseconds.
+    pub(crate) until: Option<u64>,
+    /// A package manager at work, for whose end the lock waits.
+    pub(crate) pending: Option<OpenFile>,
+}
+
 pub(crate) fn run() -> Result<(), Failed> {
+    let left = once(By::Sync)?;
+    if let Some(holder) = left.pending {
+        say_pending(&holder);
+    }
+    Ok(())
+}
+
+/// Says for whom the lock waits.
+pub(crate) fn say_pending(holder: &OpenFile) {
+    warn!(
+        "{}: {} (pid {}) is changing packages; locked as soon as it ends",
+        holder.file.display(),
+        holder.program,
+        holder.pid
+    );
+}
+
+/// Brings everything to what the lock table says.
+pub(crate) fn once(by: By) -> Result<Left, Failed> {
     if is_left_to_manager(Stage::Host) {
-        return Ok(());
+        return Ok(Left::default());
     }
     let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
-        return Ok(());
+        return Ok(Left::default());
     }
     if has_mounts_of_pid_1() == Some(false) {
         return Err(Failed::because(
             &"/proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync",
         ));
     }
-    let database = planned
-        .plan
-        .mount_of(Role::Database)
-        .map_or(Ok(()), |mount| lock(&planned.root, mount));
-    // Both are tried: one that fails is no reason to leave the other open.
-    let usr = planned.close_usr(Stage::Sync);
-    let result = database.and(usr);
-    // Source: sd_booted(3).
-    if Path::new("/run/systemd/system").exists() {
-        return result;
+    let turn = Turn::take()?;
+    let wanted = look(&planned, &turn)?;
+    let mut left = Left {
+        until: wanted.until,
+        pending: None,
+    };
+    let database = match planned.plan.database() {
+        Some(rule) if wanted.is_locked => lock(&planned.root, &turn, rule).map(|holder| {
+            left.pending = holder;
+        }),
+        Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
+        _ => Ok(()),
+    };
+    // Its transaction would break.
+    if wanted.usr_is_open || left.pending.is_some() {
+        return database.map(|()| left);
     }
+    // Both are tried: one that fails is no reason to leave the other open.
+    let result = database.and(planned.close_usr(Stage::Sync));
+    // Source: sd_booted(3).
+    let has_systemd = Path::new("/run/systemd/system").exists();
     let others = planned.plan.mounts.iter();
     others
-        .filter(|mount| !matches!(mount.rule.role, Role::Usr | Role::Database))
+        .filter(|mount| mount.rule.role != Role::Database)
         .fold(result, |result, mount| {
-            result.and(mount_path(&planned.root, mount))
+            let unit = unit_of(&mount.rule);
+            let was_open = turn.has_opened(&unit);
+            let mounted = if mount.rule.role != Role::Usr && (was_open || !has_systemd) {
+                mount_path(&planned.root, &turn, mount)
+            } else {
+                Ok(())
+            };
+            let closed = if was_open {
+                turn.close_unit(&unit).map_err(Failed::from)
+            } else {
+                Ok(())
+            };
+            result.and(mounted).and(closed)
         })
+        .map(|()| left)
+}
+
+/// Brings the state up to date, and reads the lock table.
+fn look(planned: &Planned, turn: &Turn) -> Result<Wanted, Failed> {
+    // What cannot be read is locked, and written anew.
+    let before = state::read().unwrap_or_else(|failure| {
+        error!("{failure}");
+        State::default()
+    });
+    let now = state::now();
+    let state = before.after(planned.is_merged()?, now);
+    if state != before {
+        turn.write(&state)?;
+    }
+    // There is no guard yet that could stop pacman from what a read-only /usr would break.
+    Ok(state.wanted(planned.plan.lock, false, now))
 }
 
 /// Does what a unit does elsewhere.
-fn mount_path(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
+fn mount_path(root: &Root, turn: &Turn, mount: &PlannedMount) -> Result<(), Failed> {
     let Treatment::Tmpfs(options) = mount.rule.treatment else {
-        return lock(root, mount);
+        return lock(root, turn, &mount.rule).map(drop);
     };
     let path = mount.rule.mount_point.to_string();
     let Some(directory) = root.directory_itself(&path)? else {
@@ -76,48 +154,58 @@ fn mount_path(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
     Ok(())
 }
 
-fn lock(root: &Root, mount: &PlannedMount) -> Result<(), Failed> {
-    let path = mount.rule.mount_point.to_string();
+/// Locks a directory that is there; returns who must end first.
+fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Failed> {
+    let path = rule.mount_point.to_string();
     // A database is followed to where it lies. A path of somebody's own is not: a link may lead to what is never touched.
-    let directory = match mount.rule.role {
+    let directory = match rule.role {
         Role::Database => root.directory(&path),
         _ => root.directory_itself(&path),
-    };
-    match directory.and_then(|directory| lock_directory(directory, &path)) {
-        Ok(Some(how)) => {
+    }?;
+    let closed = database::close(turn, directory, &path).map_err(|failure| {
+        failure.with_remedy("run /usr/lib/usr-policy/usr-policy-generator sync when that is mended")
+    });
+    match closed {
+        Ok(Closed::NoDatabase) => {
+            debug!("{path}: there is no such directory");
+            return Ok(None);
+        }
+        Ok(Closed::Already) => {}
+        Ok(Closed::Pending(holder)) => return Ok(Some(holder)),
+        Ok(Closed::Made(how)) => {
             said(&path, how);
             record("sync", &path, "read-only");
-            Ok(())
         }
-        Ok(None) => Ok(()),
+        Ok(Closed::OverStaleLock(how)) => {
+            said(&path, how);
+            warn!(
+                "{path}/db.lck: no program has it open; where no package manager is at work, remove it after usr-policy unlock"
+            );
+            record("sync", &path, "read-only");
+        }
         Err(failure) => {
-            error!("{failure}");
             record("sync", &path, "failed");
-            Err(Failed)
+            return Err(failure.into());
         }
     }
+    turn.close_unit(&unit_of(rule))?;
+    Ok(None)
 }
 
-/// Locks a database that is there; `None` where it is locked already, or belongs to no package manager of this system.
-fn lock_directory(directory: Option<OwnedFd>, path: &str) -> Result<Option<How>, Failure> {
-    let Some(directory) = directory else {
-        debug!("{path}: there is no such directory");
-        return Ok(None);
-    };
-    // What is mounted below belongs to it: a database with a part that can be written is not locked.
-    let made = match how_closed(&directory)? {
-        Closed {
-            itself: Some(true),
-            below: true,
-        } => return Ok(None),
-        Closed {
-            itself: Some(_), ..
-        } => set_tree_read_only(&directory),
-        Closed { itself: None, .. } => read_only_bind(&directory, Below::ReadOnly),
-    };
-    made.map(Some).map_err(|error| {
-        Failure::new(path, "cannot lock", error).with_remedy(
-            "let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync",
-        )
-    })
+/// Opens the database.
+fn unlock(root: &Root, turn: &Turn, rule: &Rule) -> Result<(), Failed> {
+    let path = rule.mount_point.to_string();
+    if !database::is_self_bind(&path)? {
+        return Ok(());
+    }
+    turn.open_unit(&unit_of(rule))?;
+    database::open(turn, root, &path)?;
+    info!("{path}: opened");
+    record("follow", &path, "open");
+    Ok(())
+}
+
+/// Rules whose unit cannot have a name do not exist.
+fn unit_of(rule: &Rule) -> String {
+    mount_unit(&rule.mount_point).map_or(String::new(), |name| name.as_str().to_owned())
 }

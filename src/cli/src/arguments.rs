@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -35,5 +36,26 @@ pub(crate) enum Verb {
         /// Take this for the kernel command line instead of the running kernel's
         #[arg(long, value_name = "TEXT")]
         cmdline: Option<OsString>,
+    },
+    /// Show what is closed, what is open, since when and why
+    ///
+    /// Exit status: 0, or 3 if it could not be looked at.
+    Status,
+    /// Open /usr, the package database and the package cache, to install or remove packages
+    ///
+    /// Until usr-policy lock, the next merge of an extension, or the next boot. Exit status: 0 open, 2 wrong usage, 3 could not
+    /// be done, 4 refused.
+    Unlock {
+        /// Close everything again after this time, for instance 15m or 1h30m
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        time: Option<Duration>,
+    },
+    /// Close the package database and /usr again
+    ///
+    /// Exit status: 0 closed, 1 something is still open, 2 wrong usage, 3 could not be done, 4 refused: a program is writing.
+    Lock {
+        /// Remove a lock file of the package manager that no program holds
+        #[arg(long)]
+        remove_stale: bool,
     },
 }

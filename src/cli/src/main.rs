@@ -1,8 +1,12 @@
 //! `usr-policy`: what people run after the boot.
 
 mod arguments;
+mod lock;
+mod machine;
 mod observe;
 mod plan;
+mod status;
+mod unlock;
 mod verify;
 
 use std::fmt;
@@ -18,6 +22,9 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Verify => verify::run(),
         Verb::Plan { root, cmdline } => plan::run(root, cmdline),
+        Verb::Status => status::run(),
+        Verb::Unlock { time } => unlock::run(time),
+        Verb::Lock { remove_stale } => lock::run(remove_stale),
     };
     match result {
         Ok(Shown {
@@ -47,14 +54,28 @@ fn main() -> ExitCode {
 /// The exit code of a verb that could not look.
 const COULD_NOT_TELL: u8 = 3;
 
+/// The exit code of a verb that could act and will not.
+const REFUSED: u8 = 4;
+
 /// What a verb has to say.
 struct Shown {
     /// For standard output.
     text: Vec<u8>,
     /// For standard error.
     complaints: Vec<String>,
-    /// 0: all held; 1: something does not; 3: could not tell.
+    /// 0: all held; 1: something does not; 3: could not tell; 4: refused.
     exit_code: u8,
+}
+
+impl Shown {
+    /// Nothing was done, and why.
+    fn refused(complaints: Vec<String>) -> Self {
+        Shown {
+            text: Vec::new(),
+            complaints,
+            exit_code: REFUSED,
+        }
+    }
 }
 
 type Outcome = Result<Shown, Failure>;

@@ -19,6 +19,7 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
+use usr_policy_system::state;
 
 /// The mount table of PID 1.
 const TABLE: &str = "/proc/1/mountinfo";
@@ -72,6 +73,8 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
         caller,
         unread: Vec::new(),
+        state: state::read()?,
+        now: state::now(),
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })

@@ -59,12 +59,7 @@ fn unread(caller: Caller, failure: &Failure) -> Blind {
 }
 
 fn show(out: &mut impl Write, plan: &Plan, report: &Report) -> io::Result<()> {
-    let mode = match plan.mode {
-        Mode::Off => "off",
-        Mode::Audit => "audit",
-        Mode::Strict => "strict",
-    };
-    writeln!(out, "usr-policy: {mode} ({})", plan.mode_origin)?;
+    writeln!(out, "usr-policy: {} ({})", plan.mode, plan.mode_origin)?;
     let width = report
         .findings
         .iter()

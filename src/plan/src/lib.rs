@@ -17,6 +17,7 @@ extern crate std;
 pub mod cmdline;
 pub mod config;
 pub mod fstab;
+pub mod lock;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod octal;

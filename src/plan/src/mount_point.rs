@@ -75,11 +75,17 @@ impl MountPoint {
     /// Whether `self` is `ancestor` or lies below it.
     #[must_use]
     pub fn is_at_or_below(&self, ancestor: &MountPoint) -> bool {
-        match self.0.strip_prefix(ancestor.0.as_slice()) {
-            // The root is the one path that ends in the slash itself.
-            Some(rest) => matches!(rest.first(), None | Some(b'/')) || ancestor.0 == b"/",
-            None => false,
-        }
+        self.below(ancestor).is_some()
+    }
+
+    /// The rest of the path below `ancestor`, with its first slash; empty for `ancestor` itself, `None` outside of it.
+    #[must_use]
+    pub fn below(&self, ancestor: &MountPoint) -> Option<&[u8]> {
+        // The root is the one path that ends in the slash itself.
+        let ancestor = ancestor.0.strip_suffix(b"/").unwrap_or(&ancestor.0);
+        let own = self.0.strip_suffix(b"/").unwrap_or(&self.0);
+        let rest = own.strip_prefix(ancestor)?;
+        matches!(rest.first(), None | Some(b'/')).then_some(rest)
     }
 }
 

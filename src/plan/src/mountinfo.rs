@@ -172,6 +172,32 @@ impl MountTable {
         way
     }
 
+    /// Whether the mount that is seen at `mount_point` is a bind of the very directory that it covers.
+    #[must_use]
+    pub fn is_self_bind(&self, mount_point: &MountPoint) -> bool {
+        let way = self.way_to(mount_point);
+        let [.., below, top] = way.as_slice() else {
+            return false;
+        };
+        let Some(inside) = mount_point.below(&below.mount_point) else {
+            return false;
+        };
+        // Field 4 is "/" for the root of the file system, else a path without a slash at its end.
+        let covered = match (below.root.as_slice(), inside) {
+            (b"/", b"") => b"/".to_vec(),
+            (b"/", inside) => inside.to_vec(),
+            (root, inside) => [root, inside].concat(),
+        };
+        top.mount_point == *mount_point && top.st_dev == below.st_dev && top.root == covered
+    }
+
+    /// Whether that bind lies on a read-only mount of the same directory, so that one of the two is too many.
+    #[must_use]
+    pub fn is_doubled(&self, mount_point: &MountPoint) -> bool {
+        self.is_self_bind(mount_point)
+            && matches!(self.stack_at(mount_point).as_slice(), [.., below, _] if below.mount_options.has("ro"))
+    }
+
     /// The mounts that a path lookup goes through on its way to `path`, each attached to the one before it.
     fn way_to(&self, path: &MountPoint) -> Vec<&MountInfo> {
         let mut on_the_way: Vec<&MountInfo> = self
@@ -507,6 +533,41 @@ mod tests {
         assert_eq!(stack(&mounts, "/usr"), [5, 6]);
         assert_eq!(stack(&mounts, "/proc"), [7]);
         assert_eq!(stack(&mounts, "/"), []);
+    }
+
+    #[test]
+    fn a_self_bind_shows_what_it_covers() {
+        let is_bind = |text: &str| {
+            let table = MountTable::parse(text.as_bytes());
+            assert!(table.bad_lines.is_empty(), "{:?}", table.bad_lines);
+            (
+                table.is_self_bind(&point("/usr")),
+                table.is_doubled(&point("/usr")),
+            )
+        };
+        let root = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n";
+        let bind = "2 1 8:1 /usr /usr ro - ext4 /dev/sda1 rw\n";
+        assert_eq!(is_bind(&[root, bind].concat()), (true, false));
+        let again = "3 2 8:1 /usr /usr ro - ext4 /dev/sda1 rw\n";
+        assert_eq!(is_bind(&[root, bind, again].concat()), (true, true));
+        // A partition of its own, then a bind of it, over what is read-only or not.
+        let own = "2 1 8:2 / /usr rw - ext4 /dev/sda2 rw\n";
+        assert_eq!(is_bind(&[root, own].concat()), (false, false));
+        let over = "3 2 8:2 / /usr ro - ext4 /dev/sda2 rw\n";
+        assert_eq!(is_bind(&[root, own, over].concat()), (true, false));
+        // Subvolumes have one device: the one below this is another.
+        let subvolume = "1 0 0:9 /@ / rw - btrfs /dev/sda1 rw\n";
+        let other = "2 1 0:9 /@usr /usr ro - btrfs /dev/sda1 rw\n";
+        assert_eq!(is_bind(&[subvolume, other].concat()), (false, false));
+        let same = "2 1 0:9 /@/usr /usr ro - btrfs /dev/sda1 rw\n";
+        assert_eq!(is_bind(&[subvolume, same].concat()), (true, false));
+        // Another directory, another file system, nothing.
+        let else_where = "2 1 8:1 /srv/usr /usr ro - ext4 /dev/sda1 rw\n";
+        assert_eq!(is_bind(&[root, else_where].concat()), (false, false));
+        let overlay = "2 1 0:40 / /usr ro - overlay sysext ro\n";
+        assert_eq!(is_bind(&[root, overlay].concat()), (false, false));
+        assert_eq!(is_bind(root), (false, false));
+        assert_eq!(is_bind(""), (false, false));
     }
 
     #[test]

@@ -217,6 +217,16 @@ impl Plan {
         self.mode == Mode::Strict
     }
 
+    /// The rule for the package database, also where `usrpolicy.lock=off` leaves it writable until extensions are merged.
+    #[must_use]
+    pub fn database(&self) -> Option<&Rule> {
+        let mounts = self.mounts.iter().map(|mount| &mount.rule);
+        let left_out = self.left_out.iter().map(|left_out| &left_out.rule);
+        mounts
+            .chain(left_out)
+            .find(|rule| rule.role == Role::Database)
+    }
+
     /// The mount with this role; there is at most one for `/usr`, the database and the cache.
     #[must_use]
     pub fn mount_of(&self, role: Role) -> Option<&PlannedMount> {

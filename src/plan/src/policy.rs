@@ -23,6 +23,16 @@ pub enum Mode {
     Strict,
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Off => "off",
+            Mode::Audit => "audit",
+            Mode::Strict => "strict",
+        })
+    }
+}
+
 /// When the package database is locked, `usrpolicy.lock=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {

@@ -23,6 +23,9 @@ pub const APPLY_SERVICE: &str = "usr-policy-apply.service";
 /// Locks the package database before its mount unit is started.
 pub const LOCK_SERVICE: &str = "usr-policy-lock.service";
 
+/// Follows merges and unmerges.
+pub const FOLLOW_SERVICE: &str = "usr-policy-follow.service";
+
 /// Where `make install` puts static units.
 const UNIT_DIRECTORY: &str = "/usr/lib/systemd/system";
 
@@ -198,7 +201,7 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     if !plan.is_strict() {
         return (tree, failures);
     }
-    let mut before_sysext = [APPLY_SERVICE].map(str::to_owned).to_vec();
+    let mut before_sysext = [APPLY_SERVICE, FOLLOW_SERVICE].map(str::to_owned).to_vec();
     for mount in &plan.mounts {
         match unit_of(&mount.rule) {
             Err(too_long) => failures.push(too_long),
@@ -214,6 +217,8 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     let path = [UNIT_DIRECTORY, "/", APPLY_SERVICE].concat();
     tree.wants(Directory::Normal, LOCAL, APPLY_SERVICE, &path);
     lock_service(&mut tree, plan);
+    let path = [UNIT_DIRECTORY, "/", FOLLOW_SERVICE].concat();
+    tree.wants(Directory::Normal, "sysinit.target", FOLLOW_SERVICE, &path);
     remount_fs(&mut tree, plan, normal);
     sysext(&mut tree, plan, &before_sysext);
     (tree, failures)
@@ -412,10 +417,14 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
 /// Extensions are merged over what is locked already, and never with a writable layer.
 fn sysext(tree: &mut UnitTree, plan: &Plan, after: &[String]) {
     const SERVICE: &str = "systemd-sysext.service";
+    let sync = ["-", BOOT_PROGRAM, " sync"].concat();
     let mut text = Text::new();
     text.section("Unit").set("After", &after.join(" "));
     text.section("Service")
-        .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no");
+        .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no")
+        // The follower sees it as well; whoever waits for the service finds the lock as it should be.
+        .set("ExecStartPost", &sync)
+        .set("ExecStopPost", &sync);
     tree.file(
         Directory::Normal,
         [SERVICE, ".d/", DROP_IN].concat(),

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::lock::{State, Wanted};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
@@ -23,6 +24,10 @@ pub struct Observed {
     pub memory: Option<u64>,
     /// What our own stages recorded at this boot, in order.
     pub events: Vec<Event>,
+    /// What the lock table remembers.
+    pub state: State,
+    /// When it was looked, `CLOCK_BOOTTIME` in microseconds.
+    pub now: u64,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
     /// Who looked.
@@ -496,6 +501,22 @@ impl<'a> Judge<'a> {
         None
     }
 
+    fn wanted(&self) -> Wanted {
+        let Observed { state, now, .. } = self.observed;
+        state.wanted(self.plan.lock, false, *now)
+    }
+
+    /// What is open on purpose, and until when.
+    fn open(&self) -> String {
+        match self.wanted().until {
+            Some(until) => format!(
+                "open for another {} s, by usr-policy unlock",
+                until.saturating_sub(self.observed.now) / 1_000_000
+            ),
+            None => "open by usr-policy unlock, until the next lock, merge or boot".into(),
+        }
+    }
+
     fn usr(&mut self, mount: &PlannedMount) {
         let Some((place, read_only)) = self.judged(mount) else {
             return;
@@ -517,6 +538,8 @@ impl<'a> Judge<'a> {
         }
         if let Some(layer) = read_only {
             self.usr_is_read_only(path, top, layer, sysext);
+        } else if self.wanted().usr_is_open {
+            self.find(Verdict::Warning, path, self.open(), "usr-policy lock");
         } else {
             let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
             self.find(Verdict::Broken, path, "writable", remedy);
@@ -644,6 +667,9 @@ impl<'a> Judge<'a> {
             return;
         };
         let path = &mount.rule.mount_point;
+        if read_only.is_none() && self.wanted().usr_is_open {
+            return self.find(Verdict::Warning, path, self.open(), "usr-policy lock");
+        }
         if read_only.is_none() {
             self.find(
                 Verdict::Broken,
@@ -711,6 +737,9 @@ impl<'a> Judge<'a> {
             return self.find(Verdict::Warning, path, what, "");
         }
         if top.fs_type != b"tmpfs" {
+            if mount.rule.role == Role::Cache && self.wanted().usr_is_open {
+                return self.find(Verdict::Warning, path, self.open(), "usr-policy lock");
+            }
             return self.not_mounted(place, "no tmpfs");
         }
         let (differences, other_share) = self.tmpfs_differences(top, options);

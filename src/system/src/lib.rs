@@ -4,6 +4,7 @@
 
 pub mod block;
 pub mod container;
+pub mod database;
 pub mod events;
 pub mod facts;
 pub mod failure;
@@ -11,6 +12,9 @@ pub mod fsck;
 pub mod kmsg;
 pub mod mount;
 mod mount_setattr;
+pub mod processes;
 pub mod root;
 pub mod seen;
+pub mod state;
 pub mod unit_dir;
+pub mod wakers;

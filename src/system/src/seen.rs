@@ -80,7 +80,11 @@ pub fn has_mounts_of_pid_1() -> Option<bool> {
 /// Where the mount table of this process is.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-fn mount_table() -> Result<MountTable, Failure> {
+/// The mount table of this process.
+///
+/// # Errors
+/// The kernel's, where it cannot be read.
+pub fn mount_table() -> Result<MountTable, Failure> {
     let text =
         std::fs::read(MOUNTINFO).map_err(|error| Failure::new(MOUNTINFO, "cannot read", error))?;
     Ok(MountTable::parse(&text))

@@ -37,8 +37,10 @@ pub(super) fn command(machine: &Qemu<'_>, memory: u32) -> Result<Command> {
     };
     let create = |file: &Path| File::create(file).at(file);
     let mut command = Command::new("setpriv");
+    // It is many processes, which go on for ever without the first: they end with the namespace.
     command
-        .args(["--pdeathsig", "KILL", PROGRAM])
+        .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork"])
+        .args(["--kill-child", "--mount-proc", PROGRAM])
         .arg(format!("mem={memory}M"))
         .args(machine.names.iter().take(2).enumerate().map(disk))
         .arg(format!("ubd2r={}", machine.input.display()))

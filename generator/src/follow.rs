@@ -1,0 +1,84 @@
+//! The follower: wakes up when something is mounted or unmounted, when a person asks for something, and when a time is
+//! over; then it does what sync does. Between that it sleeps.
+
+use usr_policy_system::seen::{how_closed, look};
+use usr_policy_system::state::now;
+use usr_policy_system::wakers::Wakers;
+
+use crate::Failed;
+use crate::apply::{Planned, record};
+use crate::sync::{By, Left, once, say_pending};
+
+/// How often it is looked whether a package manager has ended, in microseconds.
+const PENDING: u64 = 200_000;
+
+pub(crate) fn run() -> Result<(), Failed> {
+    let wakers = Wakers::new()?;
+    let mut seen: Option<Looked> = None;
+    let mut is_asked = true;
+    let mut is_pending = false;
+    loop {
+        let planned = Planned::read("/".into())?;
+        let looked = Looked::at(&planned);
+        match &seen {
+            Some(seen) if !is_asked && seen.is_merged == looked.is_merged => {
+                looked.record_changes(seen);
+            }
+            _ => {
+                // What failed was logged; the next thing that happens is a reason to try again.
+                let left = once(By::Follower).unwrap_or_else(|Failed| Left::default());
+                if let Some(holder) = left.pending.as_ref().filter(|_| !is_pending) {
+                    say_pending(holder);
+                }
+                is_pending = left.pending.is_some();
+                let soon = is_pending.then(|| now().saturating_add(PENDING));
+                wakers.wake_at(soon.or(left.until))?;
+            }
+        }
+        // Not what was found at first: this process itself may have closed it since.
+        seen = Some(Looked::at(&planned));
+        is_asked = wakers.wait()?;
+    }
+}
+
+/// What a mount or unmount may have changed.
+#[derive(PartialEq, Eq)]
+struct Looked {
+    is_merged: bool,
+    usr_is_read_only: Option<bool>,
+    database_is_read_only: Option<bool>,
+}
+
+impl Looked {
+    fn at(planned: &Planned) -> Self {
+        let usr = look(&planned.root).ok().and_then(|(seen, _)| seen.usr);
+        let database = planned.plan.database().and_then(|rule| {
+            let path = rule.mount_point.to_string();
+            let directory = planned.root.directory(&path).ok()??;
+            how_closed(&directory).ok()
+        });
+        Looked {
+            is_merged: usr.as_ref().is_some_and(|usr| usr.is_sysext),
+            usr_is_read_only: usr
+                .map(|usr| usr.mount.mount_options.has("ro") || usr.mount.super_options.has("ro")),
+            database_is_read_only: database.map(|found| found.itself == Some(true) && found.below),
+        }
+    }
+
+    /// For whoever asks later since when something is not what was promised.
+    fn record_changes(&self, before: &Self) {
+        let word = |is_read_only| if is_read_only { "closed" } else { "opened" };
+        for (path, now, before) in [
+            ("/usr", self.usr_is_read_only, before.usr_is_read_only),
+            (
+                "database",
+                self.database_is_read_only,
+                before.database_is_read_only,
+            ),
+        ] {
+            if let Some(now) = now.filter(|now| before.is_some_and(|before| before != *now)) {
+                record("follow", path, word(now));
+            }
+        }
+    }
+}

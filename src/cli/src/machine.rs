@@ -1,0 +1,91 @@
+//! The running machine, for the verbs that change it.
+
+use std::fs;
+
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use usr_policy_plan::plan::{Plan, UsrMount};
+use usr_policy_plan::policy::Rule;
+use usr_policy_plan::unit_name::mount_unit;
+use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::failure::Failure;
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::look;
+
+use crate::Shown;
+
+/// The root of the running system, and what the policy wants of it.
+pub(crate) struct Machine {
+    pub(crate) root: Root,
+    pub(crate) plan: Plan,
+}
+
+impl Machine {
+    /// Reads command line, configuration and fstab. What could not be understood is verify's to tell.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        let root = Root::open("/")?;
+        let (facts, _) = gather(&root, &running_cmdline(&root)?);
+        Ok(Machine {
+            plan: Plan::new(&facts),
+            root,
+        })
+    }
+
+    /// The same, for a caller that may change mounts, and that others see them changed.
+    pub(crate) fn to_change(verb: &'static str) -> Result<Self, Failure> {
+        if !geteuid().is_root() {
+            return Err(Failure::new(verb, "cannot change mounts", Errno::PERM)
+                .with_remedy("run it as root"));
+        }
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        if namespace("self") != namespace("1") {
+            return Err(
+                Failure::new(verb, "cannot change the mounts of PID 1", Errno::XDEV)
+                    .with_remedy("this process has mounts of its own; run it with nsenter -t 1 -m"),
+            );
+        }
+        Self::read()
+    }
+
+    /// Why there is nothing to lock or unlock here; `None` where there is.
+    pub(crate) fn refusal(&self, verb: &str) -> Option<Shown> {
+        if self.plan.is_strict() {
+            return None;
+        }
+        Some(Shown::refused(vec![format!(
+            "{verb}: nothing is closed by this policy: usrpolicy is not strict ({})",
+            self.plan.mode_origin
+        )]))
+    }
+
+    /// The mount that holds `/usr`.
+    pub(crate) fn usr(&self) -> Result<Option<UsrMount>, Failure> {
+        Ok(look(&self.root)?.0.usr)
+    }
+
+    /// The extensions that are merged, by the name that systemd-sysext(8) has for them; `None` where none are.
+    pub(crate) fn merged(&self) -> Result<Option<Vec<String>>, Failure> {
+        if !self.usr()?.is_some_and(|usr| usr.is_sysext) {
+            return Ok(None);
+        }
+        let names = self.root.read("/usr/.systemd-sysext/extensions")?;
+        let names = String::from_utf8_lossy(&names.unwrap_or_default()).into_owned();
+        Ok(Some(names.lines().map(str::to_owned).collect()))
+    }
+
+    /// Whether the file system of a directory is read-only, whatever its mount is.
+    pub(crate) fn is_read_only(&self, path: &str) -> Result<bool, Failure> {
+        let Some(directory) = self.root.directory(path)? else {
+            return Ok(false);
+        };
+        fstatvfs(&directory)
+            .map(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+            .map_err(|error| Failure::new(path, "cannot look at", error))
+    }
+}
+
+/// The unit of a rule. Rules whose unit cannot have a name do not exist.
+pub(crate) fn unit_of(rule: &Rule) -> String {
+    mount_unit(&rule.mount_point).map_or(String::new(), |name| name.as_str().to_owned())
+}

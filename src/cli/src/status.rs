@@ -1,0 +1,116 @@
+//! `usr-policy status`: one screen: what is closed, what is open, and why.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use humantime::format_duration;
+use rustix::fs::fstatvfs;
+use usr_policy_plan::policy::{Mode, Treatment};
+use usr_policy_plan::verify::{Verdict, report};
+use usr_policy_system::database;
+use usr_policy_system::failure::Failure;
+use usr_policy_system::state;
+
+use crate::machine::Machine;
+use crate::observe::observe;
+use crate::{Outcome, Shown};
+
+pub(crate) fn run() -> Outcome {
+    let machine = Machine::read()?;
+    let plan = &machine.plan;
+    let mut text = String::new();
+    line(
+        &mut text,
+        "mode",
+        &format!("{} ({})", plan.mode, plan.mode_origin),
+    );
+    if plan.mode != Mode::Off {
+        rest(&mut text, &machine)?;
+    }
+    Ok(Shown {
+        text: text.into_bytes(),
+        complaints: Vec::new(),
+        exit_code: 0,
+    })
+}
+
+fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
+    let plan = &machine.plan;
+    let observed = observe(plan)?;
+    let report = report(plan, &observed);
+    let about = |subject: &str| {
+        let mut findings = report.findings.iter();
+        findings
+            .find(|finding| finding.subject == subject)
+            .map_or("not looked at", |finding| finding.what.as_str())
+    };
+    line(text, "/usr", about("/usr"));
+    if let Some(rule) = plan.database() {
+        let path = rule.mount_point.to_string();
+        let wanted = observed.state.wanted(plan.lock, false, observed.now);
+        let mut what = about(&path).to_owned();
+        if plan.is_strict() {
+            // Writing to a String does not fail.
+            let _ = write!(what, " ({})", wanted.why);
+        }
+        if let Some(until) = wanted.until {
+            let left = Duration::from_secs(until.saturating_sub(state::now()) / 1_000_000);
+            let _ = write!(what, ", for another {}", format_duration(left));
+        }
+        line(text, "database", &format!("{path}: {what}"));
+        if let Some(holder) = database::holder(&machine.root, &path)? {
+            let what = format!(
+                "{} (pid {}) is changing packages",
+                holder.program, holder.pid
+            );
+            line(text, "at work", &what);
+        }
+    }
+    let extensions = match machine.merged()? {
+        Some(names) => names.join(", "),
+        None => "none are merged".to_owned(),
+    };
+    line(text, "extensions", &extensions);
+    for mount in &plan.mounts {
+        if matches!(mount.rule.treatment, Treatment::Tmpfs(_)) {
+            let path = mount.rule.mount_point.to_string();
+            let fill = fill(machine, &path)?;
+            line(text, "tmpfs", &format!("{path}: {fill}"));
+        }
+    }
+    let wrong = |verdict| {
+        report
+            .findings
+            .iter()
+            .find(move |finding| finding.verdict == verdict)
+    };
+    if let Some(finding) = wrong(Verdict::Broken).or_else(|| wrong(Verdict::Unknown)) {
+        line(
+            text,
+            "wrong",
+            &format!("{}: {}", finding.subject, finding.what),
+        );
+        line(text, "next", &finding.remedy);
+    }
+    Ok(())
+}
+
+fn line(text: &mut String, key: &str, what: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{key:10}  {what}");
+}
+
+/// How full a file system is.
+fn fill(machine: &Machine, path: &str) -> Result<String, Failure> {
+    let Some(directory) = machine.root.directory(path)? else {
+        return Ok("there is no such directory".to_owned());
+    };
+    let stat = fstatvfs(&directory).map_err(|error| Failure::new(path, "cannot look at", error))?;
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+    let mebibytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize) / (1024 * 1024);
+    Ok(format!(
+        "{} of {} MiB used",
+        mebibytes(used),
+        mebibytes(stat.f_blocks)
+    ))
+}

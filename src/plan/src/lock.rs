@@ -1,0 +1,424 @@
+//! When the package database is locked, and when `/usr` is open on purpose: the lock table of usr-policy(7) as a function.
+//!
+//! [`State`] is what is remembered between two looks, in [`STATE`]. It is brought up to date by what is merged now, and
+//! [`State::wanted`] reads the table.
+
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+use crate::policy::Lock;
+
+/// Where the state is kept. PID 1 removes it when the machine restarts, and the table begins anew.
+pub const STATE: &str = "/run/usr-policy/state/lock";
+
+/// For so long nothing may be merged after an unmerge before the database is opened, in microseconds: a refresh unmerges
+/// and merges within some ten milliseconds.
+pub const SETTLED: u64 = 2_000_000;
+
+/// What is known of extensions at this boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extensions {
+    /// None was merged yet.
+    #[default]
+    NotYet,
+    /// Some are merged over `/usr`.
+    Merged,
+    /// They were, and are no longer.
+    Unmerged {
+        /// When that was seen, `CLOCK_BOOTTIME` in microseconds.
+        since: u64,
+    },
+}
+
+/// What a person asked for, and no merge has ended since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Manual {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `usr-policy lock`.
+    Lock,
+    /// `usr-policy unlock`.
+    Unlock {
+        /// Until then, `CLOCK_BOOTTIME` in microseconds; `None` is until the next lock, merge or boot.
+        until: Option<u64>,
+    },
+}
+
+/// What is remembered between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    /// What was merged when it was looked at last.
+    pub extensions: Extensions,
+    /// What a person asked for.
+    pub manual: Manual,
+}
+
+/// What the table says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether the package database is to be read-only.
+    pub is_locked: bool,
+    /// Whether `/usr` is writable on purpose.
+    pub usr_is_open: bool,
+    /// The row of the table.
+    pub why: Why,
+    /// When the table says something else although nothing has happened, `CLOCK_BOOTTIME` in microseconds.
+    pub until: Option<u64>,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Extensions are merged.
+    Merged,
+    /// Unlocked by hand.
+    Unlocked,
+    /// Locked by hand.
+    LockedByHand,
+    /// `usrpolicy.lock=off`.
+    LockOff,
+    /// `usrpolicy.lock=always`.
+    LockAlways,
+    /// `merged`, and nothing was merged at this boot.
+    NotYetMerged,
+    /// `merged`, and the unmerge may be half of a refresh.
+    Settling,
+    /// `merged`, everything is unmerged, and the guard stops what would change `/usr`.
+    Guarded,
+    /// `merged`, everything is unmerged, and there is no guard.
+    NoGuard,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Merged => "extensions are merged",
+            Why::Unlocked => "unlocked by hand",
+            Why::LockedByHand => "locked by hand",
+            Why::LockOff => "usrpolicy.lock=off",
+            Why::LockAlways => "usrpolicy.lock=always",
+            Why::NotYetMerged => "locked from boot until extensions were merged and unmerged",
+            Why::Settling => "extensions were unmerged a moment ago",
+            Why::Guarded => {
+                "no extension is merged, and the guard hook stops what would change /usr"
+            }
+            Why::NoGuard => {
+                "no extension is merged, but no guard hook would stop what would change /usr"
+            }
+        })
+    }
+}
+
+impl State {
+    /// Reads [`STATE`]. What is no such text is a state in which nothing was merged and nothing asked for: locked.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let mut state = State::default();
+        let text = core::str::from_utf8(text).unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (key, word) = (words.next(), words.next());
+            let time = words.next().and_then(|time| time.parse().ok());
+            match (key, word, time) {
+                (Some("extensions"), Some("merged"), _) => state.extensions = Extensions::Merged,
+                (Some("extensions"), Some("unmerged"), Some(since)) => {
+                    state.extensions = Extensions::Unmerged { since };
+                }
+                (Some("manual"), Some("lock"), _) => state.manual = Manual::Lock,
+                (Some("manual"), Some("unlock"), until) => state.manual = Manual::Unlock { until },
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// The text of [`STATE`].
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = match self.extensions {
+            Extensions::NotYet => Ok(()),
+            Extensions::Merged => writeln!(text, "extensions merged"),
+            Extensions::Unmerged { since } => writeln!(text, "extensions unmerged {since}"),
+        };
+        let _ = match self.manual {
+            Manual::Nothing => Ok(()),
+            Manual::Lock => writeln!(text, "manual lock"),
+            Manual::Unlock { until: None } => writeln!(text, "manual unlock"),
+            Manual::Unlock { until: Some(until) } => writeln!(text, "manual unlock {until}"),
+        };
+        text
+    }
+
+    /// The state after a look: a merge ends an unlock, and the unmerge after it ends a lock by hand.
+    #[must_use]
+    pub fn after(self, is_merged: bool, now: u64) -> Self {
+        let is_over = matches!(self.manual, Manual::Unlock { until: Some(until) } if until <= now);
+        let (extensions, ends) = match (self.extensions, is_merged) {
+            (_, true) => (
+                Extensions::Merged,
+                matches!(self.manual, Manual::Unlock { .. }),
+            ),
+            (Extensions::Merged, false) => (Extensions::Unmerged { since: now }, true),
+            (before, false) => (before, false),
+        };
+        State {
+            extensions,
+            manual: if ends || is_over {
+                Manual::Nothing
+            } else {
+                self.manual
+            },
+        }
+    }
+
+    /// Reads the table. `is_guarded`: a hook of the package manager stops what would change a read-only `/usr`.
+    #[must_use]
+    pub fn wanted(&self, lock: Lock, is_guarded: bool, now: u64) -> Wanted {
+        let row = |is_locked, why| Wanted {
+            is_locked,
+            usr_is_open: false,
+            why,
+            until: None,
+        };
+        match (self.extensions, self.manual, lock) {
+            (Extensions::Merged, ..) => row(true, Why::Merged),
+            (_, Manual::Unlock { until }, Lock::Merged | Lock::Off)
+                if until.is_none_or(|until| now < until) =>
+            {
+                Wanted {
+                    is_locked: false,
+                    usr_is_open: true,
+                    why: Why::Unlocked,
+                    until,
+                }
+            }
+            (_, Manual::Lock, _) => row(true, Why::LockedByHand),
+            (.., Lock::Off) => row(false, Why::LockOff),
+            (.., Lock::Always) => row(true, Why::LockAlways),
+            (Extensions::NotYet, ..) => row(true, Why::NotYetMerged),
+            (Extensions::Unmerged { .. }, ..) if !is_guarded => row(true, Why::NoGuard),
+            (Extensions::Unmerged { since }, ..) => {
+                // A clock that went back is no reason to wait for ever: then it is settled from now on.
+                let settled = since.saturating_add(SETTLED);
+                if since <= now && now < settled {
+                    Wanted {
+                        until: Some(settled),
+                        ..row(true, Why::Settling)
+                    }
+                } else {
+                    row(false, Why::Guarded)
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Extensions, Manual, SETTLED, State, Wanted, Why};
+    use crate::policy::Lock;
+
+    const NOW: u64 = 100_000_000;
+    const OLD: Extensions = Extensions::Unmerged {
+        since: NOW - SETTLED,
+    };
+    const FRESH: Extensions = Extensions::Unmerged {
+        since: NOW - SETTLED + 1,
+    };
+    const UNLOCK: Manual = Manual::Unlock { until: None };
+
+    /// What the table says: `locked`, `open`, or `/usr` open as well.
+    fn cell(
+        lock: Lock,
+        extensions: Extensions,
+        manual: Manual,
+        guard: bool,
+    ) -> (&'static str, Why) {
+        let wanted = State { extensions, manual }.wanted(lock, guard, NOW);
+        let word = match (wanted.is_locked, wanted.usr_is_open) {
+            (true, false) => "locked",
+            (false, false) => "open",
+            (false, true) => "usr open",
+            (true, true) => "usr open, database locked",
+        };
+        (word, wanted.why)
+    }
+
+    #[test]
+    fn every_cell_of_the_table() {
+        use Lock::{Always, Merged, Off};
+        let nothing = Manual::Nothing;
+        for (extensions, manual, guard, always, merged, off) in [
+            (
+                Extensions::NotYet,
+                nothing,
+                true,
+                "locked",
+                "locked",
+                "open",
+            ),
+            (
+                Extensions::NotYet,
+                nothing,
+                false,
+                "locked",
+                "locked",
+                "open",
+            ),
+            (
+                Extensions::Merged,
+                nothing,
+                true,
+                "locked",
+                "locked",
+                "locked",
+            ),
+            (
+                Extensions::Merged,
+                UNLOCK,
+                true,
+                "locked",
+                "locked",
+                "locked",
+            ),
+            (
+                Extensions::Merged,
+                Manual::Lock,
+                true,
+                "locked",
+                "locked",
+                "locked",
+            ),
+            (FRESH, nothing, true, "locked", "locked", "open"),
+            (FRESH, nothing, false, "locked", "locked", "open"),
+            (OLD, nothing, true, "locked", "open", "open"),
+            (OLD, nothing, false, "locked", "locked", "open"),
+            (
+                Extensions::NotYet,
+                UNLOCK,
+                false,
+                "locked",
+                "usr open",
+                "usr open",
+            ),
+            (OLD, UNLOCK, false, "locked", "usr open", "usr open"),
+            (FRESH, UNLOCK, false, "locked", "usr open", "usr open"),
+            (
+                Extensions::NotYet,
+                Manual::Lock,
+                true,
+                "locked",
+                "locked",
+                "locked",
+            ),
+            (OLD, Manual::Lock, true, "locked", "locked", "locked"),
+        ] {
+            for (lock, expected) in [(Always, always), (Merged, merged), (Off, off)] {
+                let found = cell(lock, extensions, manual, guard);
+                assert_eq!(
+                    found.0, expected,
+                    "{lock:?} {extensions:?} {manual:?} guard {guard}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_row_says_why_and_until_when() {
+        let state = |extensions, manual| State { extensions, manual };
+        assert_eq!(
+            state(FRESH, Manual::Nothing).wanted(Lock::Merged, true, NOW),
+            Wanted {
+                is_locked: true,
+                usr_is_open: false,
+                why: Why::Settling,
+                until: Some(NOW + 1)
+            }
+        );
+        let until = Some(NOW + 5);
+        assert_eq!(
+            state(OLD, Manual::Unlock { until })
+                .wanted(Lock::Merged, true, NOW)
+                .until,
+            until
+        );
+        // Its time is over, whether or not anybody has looked since.
+        let over = state(OLD, Manual::Unlock { until: Some(NOW) }).wanted(Lock::Merged, false, NOW);
+        assert_eq!((over.is_locked, over.why), (true, Why::NoGuard));
+        // The clock of another boot.
+        let later = Extensions::Unmerged { since: NOW + 9 };
+        assert_eq!(
+            state(later, Manual::Nothing)
+                .wanted(Lock::Merged, true, NOW)
+                .why,
+            Why::Guarded
+        );
+    }
+
+    #[test]
+    fn a_merge_ends_an_unlock_and_its_unmerge_a_lock() {
+        let unlocked = State {
+            extensions: Extensions::NotYet,
+            manual: UNLOCK,
+        };
+        assert_eq!(unlocked.after(false, NOW), unlocked);
+        let merged = unlocked.after(true, NOW);
+        assert_eq!(merged.manual, Manual::Nothing);
+        assert_eq!(merged.extensions, Extensions::Merged);
+
+        let locked = State {
+            manual: Manual::Lock,
+            ..State::default()
+        };
+        assert_eq!(locked.after(true, NOW).manual, Manual::Lock);
+        let unmerged = locked.after(true, NOW).after(false, NOW + 7);
+        assert_eq!(
+            unmerged,
+            State {
+                extensions: Extensions::Unmerged { since: NOW + 7 },
+                manual: Manual::Nothing
+            }
+        );
+        // The time of an unmerge is that of the first look after it.
+        assert_eq!(unmerged.after(false, NOW + 9), unmerged);
+
+        let until = Some(NOW);
+        let over = State {
+            manual: Manual::Unlock { until },
+            ..State::default()
+        };
+        assert_eq!(over.after(false, NOW - 1), over);
+        assert_eq!(over.after(false, NOW), State::default());
+    }
+
+    #[test]
+    fn the_text_is_read_as_it_was_written_and_anything_else_is_locked() {
+        for extensions in [Extensions::NotYet, Extensions::Merged, FRESH] {
+            for manual in [
+                Manual::Nothing,
+                Manual::Lock,
+                UNLOCK,
+                Manual::Unlock { until: Some(7) },
+            ] {
+                let state = State { extensions, manual };
+                assert_eq!(State::parse(state.text().as_bytes()), state);
+            }
+        }
+        for text in [
+            "",
+            "\n\n",
+            "extensions",
+            "extensions unmerged",
+            "extensions unmerged soon",
+            "manual",
+            "manual open",
+            "\u{0}",
+        ] {
+            assert_eq!(State::parse(text.as_bytes()), State::default(), "{text:?}");
+        }
+        assert_eq!(State::parse(b"\xff\xfe"), State::default());
+    }
+}

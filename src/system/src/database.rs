@@ -1,0 +1,243 @@
+//! Closing and opening the package database without breaking a transaction.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use usr_policy_plan::mount_point::MountPoint;
+
+use crate::failure::Failure;
+use crate::mount::{Below, How, read_only_bind, set_tree_read_only};
+use crate::processes::{OpenFile, open_files};
+use crate::root::Root;
+use crate::seen::{how_closed, mount_table};
+use crate::state::Turn;
+
+/// The lock file of pacman(8), in its database.
+const PACKAGE_LOCK: &str = "db.lck";
+
+/// What ours begins with; pacman's is empty.
+const MARK: &[u8] = b"usr-policy ";
+
+/// What came of closing.
+#[derive(Debug)]
+pub enum Closed {
+    /// There is no such directory: the package manager is another one.
+    NoDatabase,
+    /// It was closed before.
+    Already,
+    /// It was open.
+    Made(How),
+    /// It was open, and a lock file of nobody was in it.
+    OverStaleLock(How),
+    /// A package manager is at work; nothing was done.
+    Pending(OpenFile),
+}
+
+/// Closes the database. The package manager's own lock is taken meanwhile: a bind that is made while a transaction runs
+/// makes its next write fail.
+///
+/// # Errors
+/// The kernel's.
+pub fn close(_turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Closed, Failure> {
+    let Some(directory) = directory else {
+        return Ok(Closed::NoDatabase);
+    };
+    // What is mounted below belongs to it: a database with a part that can be written is not locked.
+    let found = how_closed(&directory)?;
+    if found.itself == Some(true) && found.below {
+        detach_doubled(path)?;
+        return Ok(Closed::Already);
+    }
+    let fail = |error| Failure::new(path, "cannot lock", error);
+    let taken = match PackageLock::take(&directory)? {
+        Taken::Held(holder) => return Ok(Closed::Pending(holder)),
+        taken => taken,
+    };
+    let how = if found.itself.is_some() {
+        set_tree_read_only(&directory)
+    } else {
+        read_only_bind(&directory, Below::ReadOnly)
+    };
+    // Through the descriptor, which leads below the bind.
+    let how = how.map_err(fail)?;
+    Ok(match taken {
+        Taken::Stale => Closed::OverStaleLock(how),
+        _ => Closed::Made(how),
+    })
+}
+
+/// Opens the database: every bind of it on itself goes, also where a shell has its working directory there.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    while is_self_bind(path)? {
+        detach(path)?;
+    }
+    if let Some(directory) = root.directory(path)? {
+        PackageLock::remove_leftover(&directory);
+    }
+    Ok(())
+}
+
+/// Whether the mount at a path is a bind of what lies below it: ours, or PID 1's of our unit.
+///
+/// # Errors
+/// The kernel's, where the mount table cannot be read.
+pub fn is_self_bind(path: &str) -> Result<bool, Failure> {
+    let Ok(point) = MountPoint::new(path.as_bytes()) else {
+        return Ok(false);
+    };
+    let table = mount_table()?;
+    Ok(table.is_self_bind(&point))
+}
+
+/// More than one of ours may be stacked where PID 1 and we came at the same moment.
+fn detach_doubled(path: &str) -> Result<(), Failure> {
+    let Ok(point) = MountPoint::new(path.as_bytes()) else {
+        return Ok(());
+    };
+    while mount_table()?.is_doubled(&point) {
+        detach(path)?;
+    }
+    Ok(())
+}
+
+/// Takes the top mount at a path away, whoever uses it.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach(path: &str) -> Result<(), Failure> {
+    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .map_err(|error| Failure::new(path, "cannot unmount", error))
+}
+
+/// Who has the package manager's lock, where it is held.
+///
+/// # Errors
+/// The kernel's, where the database cannot be opened.
+pub fn holder(root: &Root, path: &str) -> Result<Option<OpenFile>, Failure> {
+    let Some(directory) = root.directory(path)? else {
+        return Ok(None);
+    };
+    Ok(PackageLock::holder(&directory))
+}
+
+/// Whether there is a lock file of nobody.
+///
+/// # Errors
+/// The kernel's, where the database cannot be opened.
+pub fn has_stale_lock(root: &Root, path: &str) -> Result<bool, Failure> {
+    let Some(directory) = root.directory(path)? else {
+        return Ok(false);
+    };
+    Ok(PackageLock::file(&directory).is_some() && PackageLock::holder(&directory).is_none())
+}
+
+/// Removes a lock file of nobody from a database that is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove_stale_lock(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    let Some(directory) = root.directory(path)? else {
+        return Ok(());
+    };
+    if PackageLock::holder(&directory).is_some() {
+        return Ok(());
+    }
+    match unlinkat(&directory, PACKAGE_LOCK, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Failure::new(path, "cannot remove db.lck from it", error)
+            .with_remedy("run usr-policy unlock first")),
+    }
+}
+
+enum Taken {
+    /// We have it, until this is dropped.
+    Ours(#[expect(dead_code, reason = "held, not read")] PackageLock),
+    /// There is no need: nothing can be written there, or there is no room for a file.
+    NotNeeded,
+    /// Nobody has it, but the file is there.
+    Stale,
+    Held(OpenFile),
+}
+
+/// The package manager's lock, held by us; given back when dropped.
+struct PackageLock {
+    directory: OwnedFd,
+}
+
+impl PackageLock {
+    /// Whoever has the [`Turn`] may call this.
+    fn take(directory: &OwnedFd) -> Result<Taken, Failure> {
+        let create = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            openat(directory, PACKAGE_LOCK, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let mut created = create();
+        if matches!(created, Err(Errno::EXIST)) && Self::remove_leftover(directory) {
+            created = create();
+        }
+        match created {
+            Ok(file) => {
+                let lock = PackageLock {
+                    directory: directory
+                        .try_clone()
+                        .map_err(|error| Failure::new(PACKAGE_LOCK, "cannot keep", error))?,
+                };
+                // For whoever finds it; an empty one keeps pacman out as well.
+                let _ = File::from(file)
+                    .write_all(format!("usr-policy {}\n", std::process::id()).as_bytes());
+                Ok(Taken::Ours(lock))
+            }
+            Err(Errno::EXIST) => Ok(Self::holder(directory).map_or(Taken::Stale, Taken::Held)),
+            // A full or read-only file system keeps every package manager out.
+            Err(_) => Ok(Taken::NotNeeded),
+        }
+    }
+
+    /// Removes a lock file that one of us has left. Whoever makes one has the turn, and so has the caller.
+    fn remove_leftover(directory: &OwnedFd) -> bool {
+        let mut start = [0; MARK.len()];
+        let is_ours = Self::file(directory)
+            .is_some_and(|mut file| file.read_exact(&mut start).is_ok() && start == *MARK);
+        is_ours && unlinkat(directory, PACKAGE_LOCK, AtFlags::empty()).is_ok()
+    }
+
+    fn file(directory: &OwnedFd) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(directory.as_fd(), PACKAGE_LOCK, flags, Mode::empty())
+            .ok()
+            .map(File::from)
+    }
+
+    /// The process that has the file open: pacman keeps it open until its transaction ends.
+    fn holder(directory: &OwnedFd) -> Option<OpenFile> {
+        let wanted = identity(Self::file(directory)?.metadata()).ok()?;
+        let own = std::process::id().to_string();
+        let mut holders = open_files(
+            |path| path.ends_with(PACKAGE_LOCK.as_bytes()),
+            |link, process| {
+                !process.ends_with(&own)
+                    && identity(std::fs::metadata(link)).is_ok_and(|found| found == wanted)
+            },
+        );
+        holders.pop()
+    }
+}
+
+impl Drop for PackageLock {
+    fn drop(&mut self) {
+        // What stays is known as ours by its first words, and removed by the next one.
+        let _ = unlinkat(&self.directory, PACKAGE_LOCK, AtFlags::empty());
+    }
+}
+
+fn identity(metadata: io::Result<std::fs::Metadata>) -> io::Result<(u64, u64)> {
+    metadata.map(|metadata| (metadata.dev(), metadata.ino()))
+}

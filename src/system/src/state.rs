@@ -1,0 +1,129 @@
+//! `/run/usr-policy`: what `sync`, the follower, `usr-policy lock` and `usr-policy unlock` decide from, one at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use usr_policy_plan::lock::{STATE, State};
+use usr_policy_plan::unit::OPEN_DIRECTORY;
+
+use crate::failure::Failure;
+
+/// Whoever has this file locked may change mounts and state.
+const TURN: &str = "/run/usr-policy/turn";
+
+/// How often a turn is asked for, with [`PAUSE`] in between: ten seconds. One that acts needs some milliseconds; one that
+/// was stopped must not hold the boot.
+const ATTEMPTS: u32 = 1_000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// While it lives, no other program of ours changes mounts or state. The kernel ends it with the process.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+/// Microseconds since the kernel started, suspend included.
+#[must_use]
+pub fn now() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    u64::try_from(microseconds).unwrap_or_default()
+}
+
+/// What was written last; nothing was merged and nothing asked for where there is no such file.
+///
+/// # Errors
+/// The kernel's, where the file is there and cannot be read.
+pub fn read() -> Result<State, Failure> {
+    match fs::read(STATE) {
+        Ok(text) => Ok(State::parse(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+        Err(error) => Err(Failure::new(STATE, "cannot read", error)),
+    }
+}
+
+impl Turn {
+    /// Waits until nobody else has the turn.
+    ///
+    /// # Errors
+    /// The kernel's, or `EAGAIN` where another one has had it for ten seconds.
+    pub fn take() -> Result<Self, Failure> {
+        let open = || {
+            make_parent(TURN)?;
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(false).write(true).open(TURN)
+        };
+        let lock = open().map_err(|error| Failure::new(TURN, "cannot open", error))?;
+        for _ in 0..ATTEMPTS {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Turn { _lock: lock }),
+                Err(Errno::AGAIN | Errno::INTR) => sleep(PAUSE),
+                Err(error) => return Err(Failure::new(TURN, "cannot lock", error)),
+            }
+        }
+        Err(Failure::new(TURN, "cannot lock", Errno::AGAIN).with_remedy(
+            "another program of usr-policy hangs: find it with fuser /run/usr-policy/turn",
+        ))
+    }
+
+    /// Replaces the state: a reader sees the one before or this one.
+    ///
+    /// # Errors
+    /// The kernel's; the state before is there then.
+    pub fn write(&self, state: &State) -> Result<(), Failure> {
+        let new = concat_path(STATE, ".new");
+        make_parent(STATE)
+            .and_then(|()| fs::write(&new, state.text()))
+            .and_then(|()| fs::rename(&new, STATE))
+            .map_err(|error| Failure::new(STATE, "cannot replace", error))
+    }
+
+    /// Records that a unit is open on purpose, before it is unmounted: PID 1 does not mount it again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_unit(&self, unit: &str) -> Result<(), Failure> {
+        let path = open_file(unit);
+        make_parent(&path)
+            .and_then(|()| fs::write(&path, ""))
+            .map_err(|error| Failure::new(&path, "cannot write", error))
+    }
+
+    /// Whether there is such a record.
+    #[must_use]
+    pub fn has_opened(&self, unit: &str) -> bool {
+        Path::new(&open_file(unit)).exists()
+    }
+
+    /// Takes such a record back.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn close_unit(&self, unit: &str) -> Result<(), Failure> {
+        let path = open_file(unit);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::new(&path, "cannot remove", error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open_file(unit: &str) -> String {
+    [OPEN_DIRECTORY, "/", unit].concat()
+}
+
+fn concat_path(path: &str, end: &str) -> String {
+    [path, end].concat()
+}
+
+fn make_parent(path: &str) -> io::Result<()> {
+    Path::new(path).parent().map_or(Ok(()), fs::create_dir_all)
+}
