@@ -2,6 +2,8 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/lock.rs"]
+mod lock;
 #[path = "namespace/sync.rs"]
 mod sync;
 #[path = "namespace/verify.rs"]
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("lock", lock::TESTS),
         ("sync", sync::TESTS),
         ("verify", verify::TESTS),
     ];

@@ -72,7 +72,11 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
             &"/proc/self/ns/mnt: these are not the mounts of PID 1, and what is closed here stays open there; run nsenter -t 1 -m /usr/lib/usr-policy/usr-policy-generator sync",
         ));
     }
-    let turn = Turn::take()?;
+    // Closing waits for nobody in the end, and needs no record.
+    let turn = Turn::take().unwrap_or_else(|failure| {
+        warn!("{failure}");
+        Turn::without()
+    });
     let wanted = look(&planned, &turn)?;
     let mut left = Left {
         until: wanted.until,
@@ -123,8 +127,10 @@ fn look(planned: &Planned, turn: &Turn) -> Result<Wanted, Failed> {
     });
     let now = state::now();
     let state = before.after(planned.is_merged()?, now);
-    if state != before {
-        turn.write(&state)?;
+    if state != before
+        && let Err(failure) = turn.write(&state)
+    {
+        warn!("{failure}");
     }
     // There is no guard yet that could stop pacman from what a read-only /usr would break.
     Ok(state.wanted(planned.plan.lock, false, now))
@@ -163,7 +169,9 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
         _ => root.directory_itself(&path),
     }?;
     let closed = database::close(turn, directory, &path).map_err(|failure| {
-        failure.with_remedy("run /usr/lib/usr-policy/usr-policy-generator sync when that is mended")
+        failure.with_remedy(
+            "let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync",
+        )
     });
     match closed {
         Ok(Closed::NoDatabase) => {

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// While it lives, no other program of ours changes mounts or state. The kernel ends it with the process.
 #[derive(Debug)]
 pub struct Turn {
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Microseconds since the kernel started, suspend included.
@@ -43,7 +43,7 @@ pub fn now() -> u64 {
 pub fn read() -> Result<State, Failure> {
     match fs::read(STATE) {
         Ok(text) => Ok(State::parse(&text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+        Err(error) if is_missing(&error) => Ok(State::default()),
         Err(error) => Err(Failure::new(STATE, "cannot read", error)),
     }
 }
@@ -62,7 +62,7 @@ impl Turn {
         let lock = open().map_err(|error| Failure::new(TURN, "cannot open", error))?;
         for _ in 0..ATTEMPTS {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Turn { _lock: lock }),
+                Ok(()) => return Ok(Turn { _lock: Some(lock) }),
                 Err(Errno::AGAIN | Errno::INTR) => sleep(PAUSE),
                 Err(error) => return Err(Failure::new(TURN, "cannot lock", error)),
             }
@@ -70,6 +70,12 @@ impl Turn {
         Err(Failure::new(TURN, "cannot lock", Errno::AGAIN).with_remedy(
             "another program of usr-policy hangs: find it with fuser /run/usr-policy/turn",
         ))
+    }
+
+    /// For whoever only closes and cannot have one: at worst a mount is doubled, and the next one takes it away.
+    #[must_use]
+    pub fn without() -> Self {
+        Turn { _lock: None }
     }
 
     /// Replaces the state: a reader sees the one before or this one.
@@ -108,12 +114,17 @@ impl Turn {
     pub fn close_unit(&self, unit: &str) -> Result<(), Failure> {
         let path = open_file(unit);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::new(&path, "cannot remove", error))
-            }
+            Err(error) if !is_missing(&error) => Err(Failure::new(&path, "cannot remove", error)),
             _ => Ok(()),
         }
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn open_file(unit: &str) -> String {

@@ -1,0 +1,342 @@
+//! Opening and closing on purpose, and what the follower closes by itself.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use usr_policy_tests::privilege::tmpfs;
+use usr_policy_tests::system::{System, Writer};
+
+use crate::STRICT;
+use crate::apply::{merge, usr_of_its_own};
+
+const DATABASE: &str = "/var/lib/pacman";
+const CACHE: &str = "/var/cache/pacman";
+const STATE: &str = "/run/usr-policy/state/lock";
+
+/// Runs sync, which must succeed; its log.
+fn sync(system: &System) -> String {
+    let (exit, log) = system.generator(&["sync"]);
+    assert_eq!(exit, 0, "{log}");
+    log
+}
+
+/// A verb that must succeed; what it prints.
+fn does(system: &System, words: &[&str]) -> String {
+    let (exit, text, complaints) = system.program(words);
+    assert_eq!((exit, complaints.as_str()), (0, ""), "{words:?}: {text}");
+    text
+}
+
+/// A verb that is refused; why.
+fn refused(system: &System, words: &[&str]) -> String {
+    let before = (system.mounts(), fs::read(system.path(STATE)).ok());
+    let (exit, text, complaints) = system.program(words);
+    assert_eq!((exit, text.as_str()), (4, ""), "{words:?}: {complaints}");
+    let after = (system.mounts(), fs::read(system.path(STATE)).ok());
+    assert_eq!(before, after, "{words:?} has changed something");
+    complaints
+}
+
+fn is_closed(system: &System) -> [bool; 2] {
+    [DATABASE, "/usr"].map(|path| system.is_read_only(path))
+}
+
+fn opened(system: &System, unit: &str) -> bool {
+    system.path("/run/usr-policy/open").join(unit).exists()
+}
+
+/// Unmounts what is on top of `/usr`, as systemd-sysext(8) does.
+fn unmerge(system: &System) {
+    umount2(&system.path("/usr"), MntFlags::MNT_DETACH).unwrap();
+}
+
+/// A follower, until it is dropped.
+struct Follower(Child);
+
+impl Follower {
+    fn start(system: &System) -> Self {
+        let mut command: Command =
+            system.command(&["/usr/lib/usr-policy/usr-policy-generator", "follow"]);
+        Follower(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something is so.
+fn becomes(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "unlock opens usr and the database and lifts the cache, and lock closes them as they were",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                tmpfs(&system.path(CACHE), "mode=0755");
+                let closed = system.mounts();
+                assert_eq!(
+                    does(system, &["unlock"]),
+                    "/usr and the package database are open until usr-policy lock, the next merge or the next boot.\n"
+                );
+                assert_eq!(is_closed(system), [false, false]);
+                assert!(system.mounts_at(CACHE).is_empty());
+                for unit in [
+                    "usr.mount",
+                    "var-lib-pacman.mount",
+                    "var-cache-pacman.mount",
+                ] {
+                    assert!(opened(system, unit), "{unit}");
+                }
+                // Neither sync nor the host stage takes it back, and verify knows.
+                assert_eq!(sync(system), "");
+                let host = system.generator(&["apply", "--root", "/", "--stage", "host"]);
+                assert_eq!(
+                    host,
+                    (
+                        0,
+                        "<6> /usr: left open, as usr-policy unlock asked\n".into()
+                    )
+                );
+                let (exit, report, _) = system.program(&["verify"]);
+                assert!(
+                    report.contains("warning  /usr")
+                        && report.contains("open by usr-policy unlock, until the next lock"),
+                    "{exit} {report}"
+                );
+                assert!(!report.contains("BROKEN   /usr") && !report.contains("BROKEN   /var/lib"));
+
+                assert_eq!(
+                    does(system, &["lock"]),
+                    "/usr and the package database are closed.\n"
+                );
+                assert_eq!(is_closed(system), [true, true]);
+                for unit in [
+                    "usr.mount",
+                    "var-lib-pacman.mount",
+                    "var-cache-pacman.mount",
+                ] {
+                    assert!(!opened(system, unit), "{unit}");
+                }
+                let points = |mounts: &[usr_policy_tests::system::Line]| {
+                    let mut points: Vec<_> =
+                        mounts.iter().map(|line| line.mount_point.clone()).collect();
+                    points.sort();
+                    points
+                };
+                assert_eq!(points(&system.mounts()), points(&closed));
+            });
+        },
+    ),
+    (
+        "usr on a file system of its own is opened and closed by its flag",
+        || {
+            System::with(STRICT, |system| {
+                usr_of_its_own(system);
+                sync(system);
+                let closed = system.mounts();
+                does(system, &["unlock"]);
+                assert_eq!(is_closed(system), [false, false]);
+                does(system, &["lock"]);
+                assert_eq!(is_closed(system), [true, true]);
+                assert_eq!(system.mounts_at("/usr").len(), 1);
+                assert_eq!(system.mounts().len(), closed.len());
+            });
+        },
+    ),
+    (
+        "unlock is refused where it must be, and says the way out",
+        || {
+            System::with("rw", |system| {
+                assert!(refused(system, &["unlock"]).contains("usrpolicy is not strict"));
+                assert!(refused(system, &["lock"]).contains("usrpolicy is not strict"));
+            });
+            System::with(&format!("{STRICT} usrpolicy.lock=always"), |system| {
+                sync(system);
+                assert!(refused(system, &["unlock"]).contains("usrpolicy.lock=always"));
+            });
+            System::with(STRICT, |system| {
+                sync(system);
+                merge(system, None);
+                let names = system.base().join("extension/.systemd-sysext/extensions");
+                fs::write(names, "hello\nworld\n").unwrap();
+                assert_eq!(
+                    refused(system, &["unlock"]),
+                    "usr-policy: unlock: extensions are merged over /usr (hello, world); run systemd-sysext unmerge first\n"
+                );
+            });
+        },
+    ),
+    (
+        "lock names who writes below usr, and waits for nobody",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                let writer = Writer::of(system, "/usr/lib/being-written");
+                let complaint = refused(system, &["lock"]);
+                assert!(
+                    complaint.contains("lock: sh (pid ")
+                        && complaint.contains("has /usr/lib/being-written open for writing"),
+                    "{complaint}"
+                );
+                writer.end();
+                does(system, &["lock"]);
+                assert_eq!(is_closed(system), [true, true]);
+            });
+        },
+    ),
+    (
+        "a package manager at work is named and its lock not broken",
+        || {
+            System::with(STRICT, |system| {
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                let log = sync(system);
+                assert!(
+                    log.starts_with("<4> /var/lib/pacman/db.lck: sh (pid ")
+                        && log.ends_with("is changing packages; locked as soon as it ends\n"),
+                    "{log}"
+                );
+                assert_eq!(is_closed(system), [false, false]);
+                assert!(refused(system, &["lock"]).contains("is changing packages"));
+                pacman.end();
+                fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
+                sync(system);
+                assert_eq!(is_closed(system), [true, true]);
+            });
+        },
+    ),
+    (
+        "a lock file of nobody is said, and removed only where that is asked for",
+        || {
+            System::with(STRICT, |system| {
+                let stale = system.path("/var/lib/pacman/db.lck");
+                fs::write(&stale, "").unwrap();
+                assert!(sync(system).contains("/var/lib/pacman/db.lck: no program has it open"));
+                assert_eq!(is_closed(system), [true, true]);
+                assert!(does(system, &["unlock"]).contains("db.lck is there"));
+                let (exit, _, complaints) = system.program(&["lock"]);
+                assert!(
+                    exit == 0 && complaints.contains("--remove-stale"),
+                    "{complaints}"
+                );
+                assert!(stale.exists());
+                does(system, &["unlock"]);
+                does(system, &["lock", "--remove-stale"]);
+                assert!(!stale.exists());
+                assert_eq!(is_closed(system), [true, true]);
+            });
+        },
+    ),
+    ("a lock file that one of us has left is taken away", || {
+        System::with(STRICT, |system| {
+            let ours = system.path("/var/lib/pacman/db.lck");
+            fs::write(&ours, "usr-policy 1\n").unwrap();
+            assert_eq!(
+                sync(system),
+                "<6> /var/lib/pacman: made read-only\n<6> /usr: made read-only\n"
+            );
+            assert!(!ours.exists());
+        });
+    }),
+    (
+        "a merge ends an unlock, and usr is closed after the unmerge",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let closed = system.mounts();
+                does(system, &["unlock"]);
+                merge(system, None);
+                sync(system);
+                assert!(system.is_read_only(DATABASE));
+                unmerge(system);
+                assert!(!system.is_read_only("/usr"));
+                sync(system);
+                assert_eq!(is_closed(system), [true, true]);
+                assert_eq!(system.mounts().len(), closed.len());
+            });
+        },
+    ),
+    (
+        "the follower closes at a merge, at an unmerge and when the time of an unlock is over",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let closed = system.mounts().len();
+                let follower = Follower::start(system);
+                does(system, &["unlock"]);
+                assert_eq!(is_closed(system), [false, false]);
+                merge(system, None);
+                becomes("the database is closed", || system.is_read_only(DATABASE));
+                unmerge(system);
+                becomes("usr is closed", || system.is_read_only("/usr"));
+                assert!(does(system, &["unlock", "--for", "1s"]).contains(" for 1s, until "));
+                assert_eq!(is_closed(system), [false, false]);
+                becomes("both are closed", || is_closed(system) == [true, true]);
+                becomes("nothing is left over", || system.mounts().len() == closed);
+                // What is missed while none runs is made good by the next one.
+                drop(follower);
+                does(system, &["unlock", "--for", "1ms"]);
+                let _follower = Follower::start(system);
+                becomes("both are closed again", || {
+                    is_closed(system) == [true, true]
+                });
+            });
+        },
+    ),
+    (
+        "the follower waits for a package manager, and for nobody else",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                let _follower = Follower::start(system);
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                merge(system, None);
+                becomes("the merge is seen", || {
+                    fs::read_to_string(system.path(STATE)).is_ok_and(|text| text.contains("merged"))
+                });
+                assert!(!system.is_read_only(DATABASE));
+                pacman.end();
+                fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
+                becomes("the database is closed", || system.is_read_only(DATABASE));
+            });
+        },
+    ),
+    ("status says in one screen what is open and why", || {
+        System::with(STRICT, |system| {
+            sync(system);
+            let text = does(system, &["status"]);
+            for line in [
+                "mode        strict (/proc/cmdline)\n",
+                "database    /var/lib/pacman: locked: pacman can read it and change nothing (locked from boot until extensions were merged and unmerged)\n",
+                "extensions  none are merged\n",
+            ] {
+                assert!(text.contains(line), "{text}");
+            }
+            does(system, &["unlock", "--for", "1h"]);
+            let text = does(system, &["status"]);
+            assert!(
+                text.contains("(unlocked by hand), for another 59m "),
+                "{text}"
+            );
+            assert!(text.lines().count() < 24);
+        });
+        System::with("rw", |system| {
+            assert_eq!(does(system, &["status"]), "mode        off (by default)\n");
+        });
+    }),
+];
