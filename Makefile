@@ -21,6 +21,7 @@ unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
+hookdir = $(DESTDIR)$(PREFIX)/share/libalpm/hooks
 
 .PHONY: all build static install install-init install-openrc stage check check-quick check-matrix soak boot boots try fmt requirements requirements-boot clean try-announcement
 
@@ -40,6 +41,7 @@ install: static
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
 	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
+	$(INSTALL) -Dm644 -t $(hookdir) pacman/usr-policy-guard.hook
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
 	$(INSTALL) -Dm644 -t $(unitdir) units/*.service

@@ -15,25 +15,25 @@ const PENDING: u64 = 200_000;
 pub(crate) fn run() -> Result<(), Failed> {
     let wakers = Wakers::new()?;
     let mut seen: Option<Looked> = None;
+    let mut known = None;
     let mut is_asked = true;
     let mut is_pending = false;
     loop {
         let planned = Planned::read("/".into())?;
         let looked = Looked::at(&planned);
-        match &seen {
-            Some(seen) if !is_asked && seen.is_merged == looked.is_merged => {
-                looked.record_changes(seen);
+        if is_asked || known != Some(looked.is_merged) {
+            // What failed was logged; the next thing that happens is a reason to try again.
+            let left = once(By::Follower).unwrap_or_else(|Failed| Left::default());
+            if let Some(holder) = left.pending.as_ref().filter(|_| !is_pending) {
+                say_pending(holder);
             }
-            _ => {
-                // What failed was logged; the next thing that happens is a reason to try again.
-                let left = once(By::Follower).unwrap_or_else(|Failed| Left::default());
-                if let Some(holder) = left.pending.as_ref().filter(|_| !is_pending) {
-                    say_pending(holder);
-                }
-                is_pending = left.pending.is_some();
-                let soon = is_pending.then(|| now().saturating_add(PENDING));
-                wakers.wake_at(soon.or(left.until))?;
-            }
+            is_pending = left.pending.is_some();
+            let soon = is_pending.then(|| now().saturating_add(PENDING));
+            wakers.wake_at(soon.or(left.until))?;
+            // What is written down, and not what is so by now: that may be news already.
+            known = left.is_merged;
+        } else if let Some(seen) = &seen {
+            looked.record_changes(seen);
         }
         // Not what was found at first: this process itself may have closed it since.
         seen = Some(Looked::at(&planned));

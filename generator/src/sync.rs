@@ -7,13 +7,14 @@
 use std::path::Path;
 
 use log::{debug, error, info, warn};
-use usr_policy_plan::lock::{State, Wanted};
+use usr_policy_plan::lock::{Extensions, State, Wanted};
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::unit_name::mount_unit;
 use usr_policy_system::database::{self, Closed};
 use usr_policy_system::mount::{NewMount, mount_new};
+use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::{has_mounts_of_pid_1, mount_of};
@@ -38,6 +39,8 @@ pub(crate) struct Left {
     pub(crate) until: Option<u64>,
     /// A package manager at work, for whose end the lock waits.
     pub(crate) pending: Option<OpenFile>,
+    /// What was written down as merged; `None` where nothing was.
+    pub(crate) is_merged: Option<bool>,
 }
 
 pub(crate) fn run() -> Result<(), Failed> {
@@ -77,10 +80,12 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         warn!("{failure}");
         Turn::without()
     });
-    let wanted = look(&planned, &turn)?;
+    let is_merged = planned.is_merged()?;
+    let wanted = look(&planned, &turn, is_merged);
     let mut left = Left {
         until: wanted.until,
         pending: None,
+        is_merged: Some(is_merged),
     };
     let database = match planned.plan.database() {
         Some(rule) if wanted.is_locked => lock(&planned.root, &turn, rule).map(|holder| {
@@ -119,21 +124,23 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
 }
 
 /// Brings the state up to date, and reads the lock table.
-fn look(planned: &Planned, turn: &Turn) -> Result<Wanted, Failed> {
+fn look(planned: &Planned, turn: &Turn, is_merged: bool) -> Wanted {
     // What cannot be read is locked, and written anew.
     let before = state::read().unwrap_or_else(|failure| {
         error!("{failure}");
         State::default()
     });
     let now = state::now();
-    let state = before.after(planned.is_merged()?, now);
+    let state = before.after(is_merged, now);
     if state != before
         && let Err(failure) = turn.write(&state)
     {
         warn!("{failure}");
     }
-    // There is no guard yet that could stop pacman from what a read-only /usr would break.
-    Ok(state.wanted(planned.plan.lock, false, now))
+    // Only then it makes a difference.
+    let is_unmerged = matches!(state.extensions, Extensions::Unmerged { .. });
+    let is_guarded = is_unmerged && is_guarded(&planned.root);
+    state.wanted(planned.plan.lock, is_guarded, now)
 }
 
 /// Does what a unit does elsewhere.

@@ -1,6 +1,7 @@
 //! Opening and closing on purpose, and what the follower closes by itself.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -52,6 +53,13 @@ fn opened(system: &System, unit: &str) -> bool {
 fn unmerge(system: &System) {
     umount2(&system.path("/usr"), MntFlags::MNT_DETACH).unwrap();
 }
+
+fn seen(system: &System, what: &str) -> bool {
+    fs::read_to_string(system.path(STATE)).is_ok_and(|text| text.contains(what))
+}
+
+/// Where the guard hook is installed.
+const HOOK: &str = "/usr/share/libalpm/hooks/usr-policy-guard.hook";
 
 /// A follower, until it is dropped.
 struct Follower(Child);
@@ -339,4 +347,81 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             assert_eq!(does(system, &["status"]), "mode        off (by default)\n");
         });
     }),
+    (
+        "with the guard the database is open from two seconds after an unmerge to the next merge",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let _follower = Follower::start(system);
+                merge(system, None);
+                becomes("the merge is seen", || seen(system, "extensions merged"));
+                assert!(system.is_read_only(DATABASE));
+                unmerge(system);
+                becomes("the database is open", || !system.is_read_only(DATABASE));
+                assert!(system.is_read_only("/usr"));
+                let (exit, report, _) = system.program(&["verify"]);
+                let missing = report.lines().filter(|line| line.contains("BROKEN"));
+                assert!(
+                    missing.clone().all(|line| line.contains("no tmpfs")) && exit == 1,
+                    "{report}"
+                );
+                assert!(
+                    report.contains("only the hook of usr-policy keeps pacman"),
+                    "{report}"
+                );
+                assert_eq!(
+                    system.program(&["guard"]),
+                    (
+                        1,
+                        String::new(),
+                        "usr-policy: /usr is read-only, so packages cannot change it; run usr-policy unlock, change the packages, then run usr-policy lock\n".to_owned()
+                    )
+                );
+                does(system, &["unlock"]);
+                assert_eq!(does(system, &["guard"]), "");
+                merge(system, None);
+                becomes("the database is closed", || system.is_read_only(DATABASE));
+            });
+        },
+    ),
+    (
+        "without a guard that pacman would run the database stays locked after an unmerge",
+        || {
+            type Spoil = fn(&System);
+            let ways: [Spoil; 4] = [
+                |system| fs::remove_file(system.path(HOOK)).unwrap(),
+                |system| system.write(HOOK, "[Trigger]\n"),
+                |system| {
+                    let mask = system.path("/etc/pacman.d/hooks");
+                    fs::create_dir_all(&mask).unwrap();
+                    symlink("/dev/null", mask.join("usr-policy-guard.hook")).unwrap();
+                },
+                |system| {
+                    system.write(
+                        "/etc/pacman.conf",
+                        "[options]\nInclude = /etc/pacman.d/o*.conf\n",
+                    );
+                    system.write("/etc/pacman.d/own.conf", "HookDir = /srv/hooks\n");
+                    system.write("/srv/hooks/usr-policy-guard.hook", "");
+                },
+            ];
+            for spoil in ways {
+                System::with(STRICT, |system| {
+                    spoil(system);
+                    sync(system);
+                    let _follower = Follower::start(system);
+                    merge(system, None);
+                    becomes("the merge is seen", || seen(system, "extensions merged"));
+                    unmerge(system);
+                    becomes("the unmerge is seen", || {
+                        seen(system, "extensions unmerged")
+                    });
+                    assert!(does(system, &["status"]).contains("no guard hook would stop"));
+                    // Longer than an unmerge takes to settle.
+                    sleep(Duration::from_millis(2_500));
+                    assert!(system.is_read_only(DATABASE));
+                });
+            }
+        },
+    ),
 ];

@@ -546,6 +546,18 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             closed(system);
             assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
             let report = Report::of(system);
+            report.exits(0);
+            report.says(
+                "/usr and the package database",
+                "warning",
+                "only the hook of usr-policy keeps pacman from forgetting packages",
+            );
+            fs::remove_file(system.path("/usr/share/libalpm/hooks/usr-policy-guard.hook"))
+                .unwrap_err();
+            system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+            system.does(&["rm", "/usr/share/libalpm/hooks/usr-policy-guard.hook"]);
+            system.does(&["mount", "-o", "remount,bind,ro", "/usr"]);
+            let report = Report::of(system);
             report.exits(1);
             report.says(DATABASE, "-", "left writable, as usrpolicy.lock=off asks");
             report.says(

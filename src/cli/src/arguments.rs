@@ -50,6 +50,9 @@ pub(crate) enum Verb {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
         time: Option<Duration>,
     },
+    /// Tell pacman whether /usr may change; its hook asks
+    #[command(hide = true)]
+    Guard,
     /// Close the package database and /usr again
     ///
     /// Exit status: 0 closed, 1 something is still open, 2 wrong usage, 3 could not be done, 4 refused: a program is writing.

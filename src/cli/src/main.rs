@@ -1,6 +1,7 @@
 //! `usr-policy`: what people run after the boot.
 
 mod arguments;
+mod guard;
 mod lock;
 mod machine;
 mod observe;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Verify => verify::run(),
         Verb::Plan { root, cmdline } => plan::run(root, cmdline),
+        Verb::Guard => guard::run(),
         Verb::Status => status::run(),
         Verb::Unlock { time } => unlock::run(time),
         Verb::Lock { remove_stale } => lock::run(remove_stale),

@@ -17,6 +17,7 @@ use usr_policy_plan::verify::{
 use usr_policy_system::events::EVENTS;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
+use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
 use usr_policy_system::state;
@@ -75,6 +76,7 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         unread: Vec::new(),
         state: state::read()?,
         now: state::now(),
+        is_guarded: root.as_ref().is_some_and(is_guarded),
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })

@@ -47,7 +47,9 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     line(text, "/usr", about("/usr"));
     if let Some(rule) = plan.database() {
         let path = rule.mount_point.to_string();
-        let wanted = observed.state.wanted(plan.lock, false, observed.now);
+        let wanted = observed
+            .state
+            .wanted(plan.lock, observed.is_guarded, observed.now);
         let mut what = about(&path).to_owned();
         if plan.is_strict() {
             // Writing to a String does not fail.

@@ -17,3 +17,12 @@ pub const PACMAN: PackageManager = PackageManager {
     database: "/var/lib/pacman",
     cache: "/var/cache/pacman",
 };
+
+/// The name of the hook that stops pacman from what a read-only `/usr` would break.
+pub const GUARD_NAME: &str = "usr-policy-guard.hook";
+
+/// Its text, as it is installed: another one may let everything pass.
+pub const GUARD_HOOK: &str = include_str!("../../../pacman/usr-policy-guard.hook");
+
+/// The program that it runs.
+pub const GUARD: &str = "/usr/bin/usr-policy";

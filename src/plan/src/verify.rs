@@ -28,6 +28,8 @@ pub struct Observed {
     pub state: State,
     /// When it was looked, `CLOCK_BOOTTIME` in microseconds.
     pub now: u64,
+    /// Whether pacman would run our hook, which stops what a read-only `/usr` would break.
+    pub is_guarded: bool,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
     /// Who looked.
@@ -502,8 +504,13 @@ impl<'a> Judge<'a> {
     }
 
     fn wanted(&self) -> Wanted {
-        let Observed { state, now, .. } = self.observed;
-        state.wanted(self.plan.lock, false, *now)
+        let Observed {
+            state,
+            now,
+            is_guarded,
+            ..
+        } = self.observed;
+        state.wanted(self.plan.lock, *is_guarded, *now)
     }
 
     /// What is open on purpose, and until when.
@@ -669,6 +676,11 @@ impl<'a> Judge<'a> {
         let path = &mount.rule.mount_point;
         if read_only.is_none() && self.wanted().usr_is_open {
             return self.find(Verdict::Warning, path, self.open(), "usr-policy lock");
+        }
+        if read_only.is_none() && !self.wanted().is_locked {
+            // The pair says more of it.
+            let what = format!("open: {}", self.wanted().why);
+            return self.find(Verdict::Holds, path, what, "");
         }
         if read_only.is_none() {
             self.find(
@@ -883,6 +895,14 @@ impl<'a> Judge<'a> {
             self.is_read_only(Role::Database),
         ) == (Some(true), Some(false))
         {
+            if self.observed.is_guarded && !self.wanted().is_locked {
+                return self.find(
+                    Verdict::Warning,
+                    &"/usr and the package database",
+                    "/usr is read-only and the database is writable; only the hook of usr-policy keeps pacman from forgetting packages",
+                    "usr-policy unlock before packages are changed",
+                );
+            }
             // With lock=off nobody locks the database, and /usr is closed all the same.
             let (cause, remedy) = if self.plan.lock == Lock::Off {
                 (

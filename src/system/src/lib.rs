@@ -12,6 +12,7 @@ pub mod fsck;
 pub mod kmsg;
 pub mod mount;
 mod mount_setattr;
+pub mod pacman;
 pub mod processes;
 pub mod root;
 pub mod seen;

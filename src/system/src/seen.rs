@@ -216,7 +216,8 @@ fn is_locked_by_init(root: &Root) -> bool {
 }
 
 /// Whether a path of the root leads to a regular file that is not empty and may be executed.
-fn is_program(root: &Root, path: &str) -> bool {
+#[must_use]
+pub fn is_program(root: &Root, path: &str) -> bool {
     let Ok(fd) = root.open_at(path, OFlags::PATH) else {
         return false;
     };

@@ -1,0 +1,68 @@
+//! What pacman finds: its configuration, and whether our hook is one of those that it runs.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::OFlags;
+use usr_policy_plan::package_manager::{GUARD, GUARD_HOOK, GUARD_NAME};
+use usr_policy_plan::pacman_conf::PacmanConf;
+use usr_policy_plan::pattern::{is_pattern, matches};
+
+use crate::root::Root;
+use crate::seen::is_program;
+
+/// Its configuration.
+const PACMAN_CONF: &str = "/etc/pacman.conf";
+
+/// Reads pacman.conf(5) and what it includes. What cannot be read says nothing, as pacman itself would not start.
+#[must_use]
+pub fn pacman_conf(root: &Root) -> PacmanConf {
+    let text = root.read(PACMAN_CONF).ok().flatten().unwrap_or_default();
+    PacmanConf::parse(&text, &mut |pattern| {
+        let Ok(pattern) = std::str::from_utf8(pattern) else {
+            return Vec::new();
+        };
+        let paths = expand(root, pattern);
+        let texts = paths.iter().filter_map(|path| root.read(path).ok()?);
+        texts.collect()
+    })
+}
+
+/// The paths of a pattern of glob(7), sorted; a path that is none is itself.
+fn expand(root: &Root, pattern: &str) -> Vec<String> {
+    let mut paths = vec![String::new()];
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        paths = paths
+            .into_iter()
+            .flat_map(|path| {
+                if !is_pattern(part.as_bytes()) {
+                    return vec![format!("{path}/{part}")];
+                }
+                let directory = if path.is_empty() { "/" } else { &path };
+                let mut names = root.names(directory).unwrap_or_default();
+                names.retain(|name| matches(part.as_bytes(), name.as_bytes()));
+                names.sort();
+                let names = names.iter().filter_map(|name| name.to_str());
+                names.map(|name| format!("{path}/{name}")).collect()
+            })
+            .collect();
+    }
+    paths
+}
+
+/// Whether pacman would run our hook, and the hook our program: a file of its name in a later directory takes its place, and
+/// a link to /dev/null masks it. Source: alpm-hooks(5).
+#[must_use]
+pub fn is_guarded(root: &Root) -> bool {
+    let conf = pacman_conf(root);
+    let last = conf.hook_dirs().rev().find_map(|directory| {
+        let directory = OsStr::from_bytes(directory).to_str()?;
+        let path = format!("{}/{GUARD_NAME}", directory.trim_end_matches('/'));
+        // The name counts, wherever it leads.
+        root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW)
+            .is_ok()
+            .then_some(path)
+    });
+    let text = last.and_then(|path| root.read(&path).ok().flatten());
+    text.is_some_and(|text| text == GUARD_HOOK.as_bytes()) && is_program(root, GUARD)
+}
