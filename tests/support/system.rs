@@ -133,6 +133,18 @@ impl System {
         Self::mounted_with(cmdline, MsFlags::empty(), function)
     }
 
+    /// The same with another tree below it than this machine's root.
+    ///
+    /// # Panics
+    /// With the function, or where the system cannot be made.
+    pub fn of_tree<T: Send>(
+        tree: &Path,
+        cmdline: &str,
+        function: impl FnOnce(&System) -> T + Send,
+    ) -> T {
+        Self::made_with(cmdline, tree, MsFlags::empty(), function)
+    }
+
     /// The same, with flags for the mount of the root.
     ///
     /// # Panics
@@ -142,8 +154,17 @@ impl System {
         flags: MsFlags,
         function: impl FnOnce(&System) -> T + Send,
     ) -> T {
+        Self::made_with(cmdline, Path::new("/"), flags, function)
+    }
+
+    fn made_with<T: Send>(
+        cmdline: &str,
+        tree: &Path,
+        flags: MsFlags,
+        function: impl FnOnce(&System) -> T + Send,
+    ) -> T {
         in_own_mounts(|| {
-            let mut system = System::new(flags);
+            let mut system = System::new(tree, flags);
             system.boot_with(cmdline);
             let result = catch_unwind(AssertUnwindSafe(|| function(&system)));
             // With PID 1 ends everything that it is PID 1 to.
@@ -156,15 +177,16 @@ impl System {
         })
     }
 
-    fn new(flags: MsFlags) -> Self {
+    fn new(tree: &Path, flags: MsFlags) -> Self {
         let scratch = Scratch::new();
         let base = scratch.path();
         for name in ["upper", "work", "root", "run", "dev", "plain"] {
             fs::create_dir(base.join(name)).unwrap();
         }
         let options = format!(
-            "lowerdir={}:/,upperdir={base}/upper,workdir={base}/work",
+            "lowerdir={}:{},upperdir={base}/upper,workdir={base}/work",
             installed().display(),
+            tree.display(),
             base = base.display()
         );
         let root = base.join("root");
