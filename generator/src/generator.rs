@@ -47,7 +47,7 @@ fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
         }
         for left_out in &plan.left_out {
             match left_out.reason {
-                Reason::LockOff => info!("{left_out}"),
+                Reason::LockOff | Reason::BelowUsr => info!("{left_out}"),
                 _ => warn!("{left_out}"),
             }
         }

@@ -1,5 +1,7 @@
 //! What usr-policy knows of a package manager: a row, so that a second one is a second row.
 
+use alloc::vec::Vec;
+
 /// Where a package manager keeps what must not change without `/usr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackageManager {
@@ -9,6 +11,17 @@ pub struct PackageManager {
     pub database: &'static str,
     /// The cache of downloaded packages; losing it loses nothing.
     pub cache: &'static str,
+}
+
+/// A database that the configuration of the package manager names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDatabase {
+    /// The path as it is written there.
+    pub path: Vec<u8>,
+    /// The file.
+    pub file: Vec<u8>,
+    /// Its line, from 1.
+    pub line: u32,
 }
 
 /// pacman(8), the package manager of Arch Linux, with the paths that it has where pacman.conf says nothing.

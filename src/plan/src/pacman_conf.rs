@@ -1,16 +1,18 @@
-//! pacman.conf(5), as far as it says where the database, the cache and the hooks are.
+//! pacman.conf(5), as far as it says where the database and the hooks are.
 //!
 //! Read as pacman 6.0 to 7.1 read it, which its pacman-conf(8) shows: the first `DBPath` and `RootDir` count, lists grow,
 //! a comment is a line of its own, and a section that an included file begins goes on after it.
 
 use alloc::vec::Vec;
 
+use crate::config::ConfigFile;
+use crate::package_manager::{NamedDatabase, PACMAN};
+
 /// Where what is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PacmanConf {
-    db_path: Option<Vec<u8>>,
-    root_dir: Option<Vec<u8>>,
-    cache_dirs: Vec<Vec<u8>>,
+    db_path: Option<NamedDatabase>,
+    root_dir: Option<NamedDatabase>,
     hook_dirs: Vec<Vec<u8>>,
 }
 
@@ -21,24 +23,24 @@ const SYSTEM_HOOKS: &[u8] = b"/usr/share/libalpm/hooks/";
 const DEPTH: u32 = 10;
 
 impl PacmanConf {
-    /// Reads the text of the file. `include` gives the texts of the files that a pattern names, in their order.
+    /// Reads the file. `include` gives the files that a pattern names, in their order.
     ///
     /// Total: what pacman would refuse to start with ends here too, and what was read before it counts.
     #[must_use]
-    pub fn parse(text: &[u8], include: &mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>) -> Self {
+    pub fn parse(file: &ConfigFile, include: &mut dyn FnMut(&[u8]) -> Vec<ConfigFile>) -> Self {
         let mut conf = PacmanConf::default();
-        conf.read(text, &mut Vec::new(), include, DEPTH);
+        conf.read(file, &mut Vec::new(), include, DEPTH);
         conf
     }
 
     fn read(
         &mut self,
-        text: &[u8],
+        file: &ConfigFile,
         section: &mut Vec<u8>,
-        include: &mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>,
+        include: &mut dyn FnMut(&[u8]) -> Vec<ConfigFile>,
         depth: u32,
     ) {
-        for line in text.split(|&byte| byte == b'\n') {
+        for (line, number) in file.text.split(|&byte| byte == b'\n').zip(1..) {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
@@ -57,8 +59,8 @@ impl PacmanConf {
             };
             if key == b"Include" {
                 if depth > 0 {
-                    for text in include(value) {
-                        self.read(&text, section, include, depth - 1);
+                    for file in include(value) {
+                        self.read(&file, section, include, depth - 1);
                     }
                 }
                 continue;
@@ -66,15 +68,19 @@ impl PacmanConf {
             if section != b"options" {
                 continue;
             }
-            let words = value
-                .split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty())
-                .map(<[u8]>::to_vec);
+            let named = || NamedDatabase {
+                path: value.to_vec(),
+                file: file.path.clone(),
+                line: number,
+            };
             match key {
-                b"DBPath" => drop(self.db_path.get_or_insert_with(|| value.to_vec())),
-                b"RootDir" => drop(self.root_dir.get_or_insert_with(|| value.to_vec())),
-                b"CacheDir" => self.cache_dirs.extend(words),
-                b"HookDir" => self.hook_dirs.extend(words),
+                b"DBPath" => drop(self.db_path.get_or_insert_with(named)),
+                b"RootDir" => drop(self.root_dir.get_or_insert_with(named)),
+                b"HookDir" => {
+                    let words = value.split(u8::is_ascii_whitespace);
+                    let words = words.filter(|word| !word.is_empty());
+                    self.hook_dirs.extend(words.map(<[u8]>::to_vec));
+                }
                 _ => {}
             }
         }
@@ -82,20 +88,16 @@ impl PacmanConf {
 
     /// The database; `None` where it is where pacman has it by itself.
     #[must_use]
-    pub fn db_path(&self) -> Option<Vec<u8>> {
-        match (&self.db_path, &self.root_dir) {
-            (Some(path), _) => Some(path.clone()),
-            (None, Some(root)) => {
-                let root = root.strip_suffix(b"/").unwrap_or(root);
-                Some([root, b"/var/lib/pacman/"].concat())
-            }
-            (None, None) => None,
+    pub fn database(&self) -> Option<NamedDatabase> {
+        if let Some(named) = &self.db_path {
+            return Some(named.clone());
         }
-    }
-
-    /// The directories of the cache; none where it is where pacman has it by itself.
-    pub fn cache_dirs(&self) -> impl Iterator<Item = &[u8]> {
-        self.cache_dirs.iter().map(Vec::as_slice)
+        let root = self.root_dir.as_ref()?;
+        let directory = root.path.strip_suffix(b"/").unwrap_or(&root.path);
+        Some(NamedDatabase {
+            path: [directory, PACMAN.database.as_bytes()].concat(),
+            ..root.clone()
+        })
     }
 
     /// The directories of hooks: a file in a later one replaces one of the same name in an earlier one.
@@ -119,53 +121,70 @@ mod tests {
     use std::vec::Vec;
 
     use super::PacmanConf;
+    use crate::config::ConfigFile;
 
-    fn parse(text: &str) -> PacmanConf {
-        PacmanConf::parse(text.as_bytes(), &mut |_| Vec::new())
+    fn file(path: &str, text: &str) -> ConfigFile {
+        ConfigFile {
+            path: path.into(),
+            text: text.into(),
+        }
     }
 
-    fn db_path(text: &str) -> String {
-        let path = parse(text).db_path().unwrap_or(b"default".to_vec());
-        String::from_utf8(path).unwrap()
+    fn parse(text: &str) -> PacmanConf {
+        PacmanConf::parse(&file("/etc/pacman.conf", text), &mut |_| Vec::new())
+    }
+
+    fn database(text: &str) -> String {
+        parse(text).database().map_or("default".into(), |named| {
+            String::from_utf8(named.path).unwrap()
+        })
     }
 
     #[test]
     fn the_first_database_counts_and_lists_grow() {
         let conf = parse(
-            "[options]\nDBPath = /a/db/\nDBPath=/b/db\nCacheDir = /c/one/ /c/two\nCacheDir = /c/three\nHookDir = /h/one\nHookDir = /h/two/\n",
+            "[options]\n\nDBPath = /a/db/\nDBPath=/b/db\nHookDir = /h/one /h/two\nHookDir = /h/three/\n",
         );
-        assert_eq!(conf.db_path().unwrap(), b"/a/db/");
-        let caches: Vec<&[u8]> = conf.cache_dirs().collect();
-        assert_eq!(caches, [&b"/c/one/"[..], b"/c/two", b"/c/three"]);
+        let named = conf.database().unwrap();
+        assert_eq!(named.path, b"/a/db/");
+        assert_eq!(
+            (named.file.as_slice(), named.line),
+            (&b"/etc/pacman.conf"[..], 3)
+        );
         let hooks: Vec<&[u8]> = conf.hook_dirs().collect();
         assert_eq!(
             hooks,
-            [&b"/usr/share/libalpm/hooks/"[..], b"/h/one", b"/h/two/"]
+            [
+                &b"/usr/share/libalpm/hooks/"[..],
+                b"/h/one",
+                b"/h/two",
+                b"/h/three/"
+            ]
         );
     }
 
     #[test]
     fn what_is_not_said_is_where_pacman_has_it() {
         for text in ["", "[options]\n", "[options]\nDBPath\n", "# DBPath = /x\n"] {
-            assert_eq!(db_path(text), "default", "{text}");
+            assert_eq!(database(text), "default", "{text}");
         }
         let conf = parse("");
-        assert_eq!(conf.cache_dirs().count(), 0);
         assert_eq!(conf.hook_dirs().last().unwrap(), b"/etc/pacman.d/hooks/");
-        assert_eq!(db_path("[options]\nRootDir = /r\n"), "/r/var/lib/pacman/");
-        assert_eq!(db_path("[options]\nRootDir = /r/\nDBPath = /d\n"), "/d");
+        assert_eq!(database("[options]\nRootDir = /r\n"), "/r/var/lib/pacman");
+        assert_eq!(database("[options]\nRootDir = /\n"), "/var/lib/pacman");
+        assert_eq!(database("[options]\nRootDir = /r/\nDBPath = /d\n"), "/d");
     }
 
     #[test]
     fn only_the_section_of_options_counts_and_only_as_it_is_spelt() {
         assert_eq!(
-            db_path("[core]\nDBPath = /no\n[options]\ndbpath = /lower\nDBPath = relative/db\n"),
+            database("[core]\nDBPath = /no\n[options]\ndbpath = /lower\nDBPath = relative/db\n"),
             "relative/db"
         );
-        assert_eq!(db_path("DBPath = /no\n[core]\nDBPath = /no\n"), "default");
+        assert_eq!(database("DBPath = /no\n[core]\nDBPath = /no\n"), "default");
         // A comment is a line.
         assert_eq!(
-            db_path("[options]\n   DBPath   =   /x y  # said\n"),
+            database("[options]\n   DBPath   =   /x y  # said\n"),
             "/x y  # said"
         );
     }
@@ -173,31 +192,42 @@ mod tests {
     #[test]
     fn an_included_file_takes_its_place_and_its_section_goes_on() {
         let mut asked = Vec::new();
-        let conf = PacmanConf::parse(
-            b"[options]\nInclude = /etc/i*.conf\nDBPath = /late\n",
-            &mut |pattern| {
-                asked.push(String::from_utf8_lossy(pattern).to_string());
-                std::vec![
-                    b"CacheDir = /k".to_vec(),
-                    b"[core]\nServer = file:///x\n".to_vec()
-                ]
-            },
-        );
+        let text = "[options]\nInclude = /etc/i*.conf\nDBPath = /late\n";
+        let conf = PacmanConf::parse(&file("/etc/pacman.conf", text), &mut |pattern| {
+            asked.push(String::from_utf8_lossy(pattern).to_string());
+            std::vec![
+                file("/etc/i1.conf", "HookDir = /k"),
+                file("/etc/i2.conf", "[core]\nServer = file:///x\n"),
+            ]
+        });
         assert_eq!(asked, ["/etc/i*.conf"]);
-        assert_eq!(conf.cache_dirs().next().unwrap(), b"/k");
+        assert_eq!(conf.hook_dirs().last().unwrap(), b"/k");
         // Now in [core].
-        assert_eq!(conf.db_path(), None);
+        assert_eq!(conf.database(), None);
+    }
+
+    #[test]
+    fn a_database_of_an_included_file_is_said_to_stand_there() {
+        let text = "[options]\nInclude = /etc/own.conf\n";
+        let conf = PacmanConf::parse(&file("/etc/pacman.conf", text), &mut |_| {
+            std::vec![file("/etc/own.conf", "# own\nDBPath = /d\n")]
+        });
+        let named = conf.database().unwrap();
+        assert_eq!(
+            (named.file.as_slice(), named.line),
+            (&b"/etc/own.conf"[..], 2)
+        );
     }
 
     #[test]
     fn files_that_include_themselves_come_to_an_end() {
-        let text = b"[options]\nInclude = /etc/pacman.conf\nCacheDir = /c\n";
+        let text = "[options]\nInclude = /etc/pacman.conf\nHookDir = /c\n";
         let mut asked = 0;
-        let conf = PacmanConf::parse(text, &mut |_| {
+        let conf = PacmanConf::parse(&file("/etc/pacman.conf", text), &mut |_| {
             asked += 1;
-            std::vec![text.to_vec()]
+            std::vec![file("/etc/pacman.conf", text)]
         });
         assert_eq!(asked, 10);
-        assert_eq!(conf.cache_dirs().count(), 11);
+        assert_eq!(conf.hook_dirs().count(), 12);
     }
 }

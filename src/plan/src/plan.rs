@@ -11,6 +11,7 @@ use crate::config::ConfigFile;
 use crate::fstab::{self, Fstab};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
+use crate::package_manager::NamedDatabase;
 use crate::policy::{Lock, Mode, Origin, Policy, Problem, Role, Rule, Treatment};
 
 /// What the plan is made from. Everything else is decided by units' conditions at the moment when they start.
@@ -22,6 +23,8 @@ pub struct Facts {
     pub configuration: Vec<ConfigFile>,
     /// The text of fstab(5); `None` where there is no such file.
     pub fstab: Option<Vec<u8>>,
+    /// The package database, where the configuration of the package manager says where it is.
+    pub database: Option<NamedDatabase>,
 }
 
 /// Who makes the mount at a path.
@@ -80,6 +83,8 @@ pub enum Reason {
     Covered(MountPoint),
     /// `usrpolicy.lock=off`.
     LockOff,
+    /// It is the package database, and lies below `/usr`.
+    BelowUsr,
 }
 
 impl fmt::Display for LeftOut {
@@ -103,6 +108,7 @@ impl fmt::Display for LeftOut {
                 )
             }
             Reason::LockOff => write!(f, "{path}: left writable, as usrpolicy.lock=off asks"),
+            Reason::BelowUsr => write!(f, "{path}: lies below /usr and is locked with it"),
         }
     }
 }
@@ -141,7 +147,11 @@ impl Plan {
     /// [`Plan::is_strict`] says that it is to be carried out.
     #[must_use]
     pub fn new(facts: &Facts) -> Self {
-        let policy = Policy::new(&facts.cmdline, &facts.configuration);
+        let policy = Policy::new(
+            &facts.cmdline,
+            &facts.configuration,
+            facts.database.as_ref(),
+        );
         let text = enabled_fstab(facts);
         let fstab = Fstab::parse(text);
         let owner = |path: &MountPoint| owner_of(path, &fstab, &facts.cmdline);
@@ -184,6 +194,7 @@ impl Plan {
                     plan.writable.push(rule);
                     continue;
                 }
+                (Role::Database, ..) if rule.mount_point.is_below_usr() => Some(Reason::BelowUsr),
                 (Role::Database, ..) if policy.lock == Lock::Off => Some(Reason::LockOff),
                 // Read-only is read-only, on whatever is mounted there.
                 (Role::Usr | Role::Database, ..) => None,
@@ -221,9 +232,10 @@ impl Plan {
     #[must_use]
     pub fn database(&self) -> Option<&Rule> {
         let mounts = self.mounts.iter().map(|mount| &mount.rule);
-        let left_out = self.left_out.iter().map(|left_out| &left_out.rule);
+        let left_out = self.left_out.iter();
+        let unlocked = left_out.filter(|left_out| left_out.reason == Reason::LockOff);
         mounts
-            .chain(left_out)
+            .chain(unlocked.map(|left_out| &left_out.rule))
             .find(|rule| rule.role == Role::Database)
     }
 

@@ -9,7 +9,7 @@ use core::fmt;
 use crate::cmdline::{Cmdline, Word};
 use crate::config::{self, Assignment, ConfigFile};
 use crate::mount_point::{MountPoint, NotAMountPoint};
-use crate::package_manager::PACMAN;
+use crate::package_manager::{NamedDatabase, PACMAN};
 use crate::text::Shown;
 
 /// What `usrpolicy=` asks for.
@@ -315,6 +315,8 @@ pub enum Refusal {
     BelowUsr,
     /// It is, holds or lies in a directory that the policy keeps as it is.
     Kept(&'static str),
+    /// It is, holds or lies in the package database.
+    Database,
     /// Its unit's name would be longer than systemd takes.
     TooLong,
 }
@@ -330,6 +332,7 @@ impl fmt::Display for Refusal {
             Refusal::Elsewhere => f.write_str("is neither below /var nor below /usr; remove it"),
             Refusal::BelowUsr => f.write_str("is below /usr, where only rw is possible; use rw or remove it"),
             Refusal::Kept(path) => write!(f, "would change {path}, which usr-policy keeps as it is; remove it"),
+            Refusal::Database => f.write_str("would change the package database, which is locked as a whole; remove it"),
             Refusal::TooLong => f.write_str("makes a unit name of more than 255 bytes; use a shorter path"),
         }
     }
@@ -368,6 +371,8 @@ pub enum Complaint {
     OptionWithoutTmpfs(Vec<u8>),
     /// A path that may not be treated so.
     Path(Vec<u8>, Refusal),
+    /// A package database, of the package manager's configuration, that cannot be locked where it is.
+    Database(Vec<u8>, Refusal),
     /// A line of a configuration file that is no line of one.
     Syntax(config::Problem),
 }
@@ -462,6 +467,13 @@ impl fmt::Display for Complaint {
                 )
             }
             Complaint::Path(path, why) => write!(f, "{} {why}", Shown(path)),
+            Complaint::Database(path, why) => {
+                write!(
+                    f,
+                    "the package database {} is not locked: it {why}",
+                    Shown(path)
+                )
+            }
             Complaint::Syntax(problem) => problem.fmt(f),
         }
     }
@@ -502,9 +514,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Puts the table, the configuration files (in the order in which they apply) and the command line together.
+    /// Puts the table, the configuration files (in the order in which they apply) and the command line together. The package
+    /// database lies where the configuration of the package manager says.
     #[must_use]
-    pub fn new(cmdline: &Cmdline, configuration: &[ConfigFile]) -> Self {
+    pub fn new(
+        cmdline: &Cmdline,
+        configuration: &[ConfigFile],
+        database: Option<&NamedDatabase>,
+    ) -> Self {
         let mut reader = Reader {
             policy: Policy {
                 mode: Mode::Off,
@@ -516,7 +533,11 @@ impl Policy {
                 problems: Vec::new(),
             },
             paths: Vec::new(),
+            database: None,
         };
+        if let Some(named) = database {
+            reader.database(named);
+        }
         for file in configuration {
             reader.configuration(file);
         }
@@ -545,11 +566,26 @@ enum Asked {
 struct Reader {
     policy: Policy,
     paths: Vec<PathWords>,
+    /// Where the package database lies instead of where the table has it.
+    database: Option<MountPoint>,
 }
 
 impl Reader {
     fn complain(&mut self, origin: Origin, complaint: Complaint) {
         self.policy.problems.push(Problem { origin, complaint });
+    }
+
+    fn database(&mut self, named: &NamedDatabase) {
+        match checked_database(&named.path) {
+            Ok(database) => self.database = Some(database),
+            Err(why) => {
+                let origin = Origin::File {
+                    path: named.file.clone(),
+                    line: named.line,
+                };
+                self.complain(origin, Complaint::Database(named.path.clone(), why));
+            }
+        }
     }
 
     fn configuration(&mut self, file: &ConfigFile) {
@@ -603,7 +639,7 @@ impl Reader {
         section: &[u8],
         origin: Origin,
     ) -> Result<(), Complaint> {
-        let mount_point = checked_path(path)?;
+        let mount_point = self.checked_path(path)?;
         // Read the value before the path is entered: a bad line must leave no trace.
         match key {
             b"Treatment" => {
@@ -694,7 +730,7 @@ impl Reader {
             .iter()
             .rposition(|&b| b == b':')
             .ok_or_else(|| Complaint::NoTreatment(value.into()))?;
-        let mount_point = checked_path(&value[..colon])?;
+        let mount_point = self.checked_path(&value[..colon])?;
         let mut options = value[colon + 1..].split(|&b| b == b',');
         let treatment = parse_treatment(options.next().unwrap_or_default())?;
         let (mut size, mut mode) = (None, None);
@@ -713,6 +749,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Checks that a person may ask something of this path; whether of this treatment too is seen when all words are read.
+    fn checked_path(&self, path: &[u8]) -> Result<MountPoint, Complaint> {
+        let refuse = |why| Complaint::Path(path.into(), why);
+        let mount_point = checked_path(path).map_err(refuse)?;
+        match &self.database {
+            Some(database) if overlap(&mount_point, database) => Err(refuse(Refusal::Database)),
+            _ => Ok(mount_point),
+        }
+    }
+
     fn finish(mut self) -> Policy {
         let mut rules: Vec<Rule> = Vec::with_capacity(TABLE.len() + self.paths.len());
         for row in TABLE {
@@ -720,13 +766,24 @@ impl Reader {
             let Ok(mount_point) = MountPoint::new(row.path.as_bytes()) else {
                 continue;
             };
-            rules.push(Rule {
+            let mut rule = Rule {
                 mount_point,
                 role: row.role,
                 treatment: row.treatment,
                 because: row.because,
                 origin: Origin::Table,
-            });
+            };
+            match &self.database {
+                Some(database) if row.role == Role::Database => {
+                    rule.mount_point = database.clone();
+                }
+                Some(database) if row.role != Role::Usr && database.is_below(&rule.mount_point) => {
+                    rule.treatment = Treatment::ReadWrite;
+                    rule.because = "the package database lies in it";
+                }
+                _ => {}
+            }
+            rules.push(rule);
         }
         for words in core::mem::take(&mut self.paths) {
             let known = rules
@@ -886,38 +943,64 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Checks that a person may ask something of this path; whether of this treatment too is seen when all words are read.
-fn checked_path(path: &[u8]) -> Result<MountPoint, Complaint> {
-    let refuse = |why| Complaint::Path(path.into(), why);
-    let mount_point = MountPoint::new(path).map_err(|why| refuse(Refusal::NotAMountPoint(why)))?;
+/// Checks a path that a person asks something of, as far as it says by itself.
+fn checked_path(path: &[u8]) -> Result<MountPoint, Refusal> {
+    let mount_point = MountPoint::new(path).map_err(Refusal::NotAMountPoint)?;
     if mount_point.as_bytes() == b"/usr" {
-        return Err(refuse(Refusal::Usr));
+        return Err(Refusal::Usr);
     }
     let below_var = starts_with_directory(&mount_point, b"/var");
     if !below_var && !mount_point.is_below_usr() {
-        return Err(refuse(Refusal::Elsewhere));
+        return Err(Refusal::Elsewhere);
     }
     for kept in UNTOUCHABLE.into_iter().chain([PACMAN.database]) {
-        let bytes = mount_point.as_bytes();
-        let same = bytes == kept.as_bytes();
-        let inside = starts_with_directory(&mount_point, kept.as_bytes());
-        let holds = kept
-            .as_bytes()
-            .strip_prefix(bytes)
-            .is_some_and(|rest| rest.starts_with(b"/"));
-        if same || inside || holds {
-            return Err(refuse(Refusal::Kept(kept)));
+        if MountPoint::new(kept.as_bytes()).is_ok_and(|kept| overlap(&mount_point, &kept)) {
+            return Err(Refusal::Kept(kept));
         }
     }
-    // A condition names each directory on the way.
+    fits_unit(&mount_point)?;
+    Ok(mount_point)
+}
+
+/// Directories that are never read-only as a whole, beyond those of [`TABLE`].
+const NEVER_READ_ONLY: [&str; 5] = ["/var/lib", "/etc", "/run", "/home", "/usr/lib"];
+
+/// Checks that the database may be locked where the package manager has it: anywhere, but not as a part of what the policy
+/// keeps, nor with more than itself.
+fn checked_database(path: &[u8]) -> Result<MountPoint, Refusal> {
+    let database = MountPoint::new(path).map_err(Refusal::NotAMountPoint)?;
+    let is_at_or_above = |kept: &&str| {
+        MountPoint::new(kept.as_bytes()).is_ok_and(|kept| kept.is_at_or_below(&database))
+    };
+    let others = TABLE.iter().filter(|row| row.role != Role::Database);
+    let mut above = NEVER_READ_ONLY
+        .into_iter()
+        .chain(others.map(|row| row.path));
+    if let Some(kept) = above.find(is_at_or_above) {
+        return Err(Refusal::Kept(kept));
+    }
+    for kept in UNTOUCHABLE {
+        if MountPoint::new(kept.as_bytes()).is_ok_and(|kept| overlap(&database, &kept)) {
+            return Err(Refusal::Kept(kept));
+        }
+    }
+    fits_unit(&database)?;
+    Ok(database)
+}
+
+/// Whether one of two paths holds the other, or they are the same.
+fn overlap(one: &MountPoint, other: &MountPoint) -> bool {
+    one.is_at_or_below(other) || other.is_at_or_below(one)
+}
+
+/// Checks that units can be written for a path: a condition names each directory on the way.
+fn fits_unit(mount_point: &MountPoint) -> Result<(), Refusal> {
     let mut names = mount_point.as_bytes().split(|&byte| byte == b'/');
     if !names.all(crate::unit::can_hold) {
-        return Err(refuse(Refusal::NotForUnits));
+        return Err(Refusal::NotForUnits);
     }
-    if crate::unit_name::mount_unit(&mount_point).is_err() {
-        return Err(refuse(Refusal::TooLong));
-    }
-    Ok(mount_point)
+    crate::unit_name::mount_unit(mount_point).map_err(|_| Refusal::TooLong)?;
+    Ok(())
 }
 
 fn starts_with_directory(mount_point: &MountPoint, directory: &[u8]) -> bool {

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::package_manager::PACMAN;
 use crate::plan::{Owner, Plan, PlannedMount};
 use crate::policy::{CMDLINE_FILE, Origin, Role, Rule, Treatment};
 use crate::unit_name::{TooLong, mount_unit};
@@ -245,6 +246,13 @@ fn lock_service(tree: &mut UnitTree, plan: &Plan) {
     let target = database.map_or(LOCAL, target_of);
     let mut text = Text::new();
     text.section("Unit");
+    // The service itself has what the table needs. The directory above: the database itself may be a mount that this is
+    // ordered after.
+    let path = database.map(|database| database.rule.mount_point.as_bytes());
+    let is_elsewhere = |path: &&[u8]| *path != PACMAN.database.as_bytes();
+    if let Some(parent) = path.filter(is_elsewhere).and_then(parent) {
+        text.set_quoted("RequiresMountsFor", parent);
+    }
     for unit in after.filter_map(|mount| unit_of(&mount.rule).ok()) {
         text.set("After", &unit);
     }
@@ -258,6 +266,12 @@ fn lock_service(tree: &mut UnitTree, plan: &Plan) {
     tree.file(Directory::Normal, name, text.0);
     let path = [UNIT_DIRECTORY, "/", LOCK_SERVICE].concat();
     tree.wants(Directory::Normal, target, LOCK_SERVICE, &path);
+}
+
+/// The directory that a path is in; `None` where that is the root.
+fn parent(path: &[u8]) -> Option<&[u8]> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    path.get(..slash).filter(|parent| !parent.is_empty())
 }
 
 /// The unit of one mount, the link that pulls it in, and what orders somebody else's.

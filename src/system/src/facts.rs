@@ -9,6 +9,7 @@ use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::plan::{FSTAB, Facts};
 
 use crate::failure::Failure;
+use crate::pacman::pacman_conf;
 use crate::root::Root;
 
 /// The configuration file, and the directory of its drop-ins.
@@ -75,6 +76,7 @@ pub fn gather(root: &Root, cmdline: &[u8]) -> (Facts, Vec<Failure>) {
             cmdline: Cmdline::parse(cmdline),
             configuration,
             fstab,
+            database: pacman_conf(root).database(),
         },
         failures,
     )

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::OFlags;
+use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::package_manager::{GUARD, GUARD_HOOK, GUARD_NAME};
 use usr_policy_plan::pacman_conf::PacmanConf;
 use usr_policy_plan::pattern::{is_pattern, matches};
@@ -17,14 +18,21 @@ const PACMAN_CONF: &str = "/etc/pacman.conf";
 /// Reads pacman.conf(5) and what it includes. What cannot be read says nothing, as pacman itself would not start.
 #[must_use]
 pub fn pacman_conf(root: &Root) -> PacmanConf {
-    let text = root.read(PACMAN_CONF).ok().flatten().unwrap_or_default();
-    PacmanConf::parse(&text, &mut |pattern| {
+    let read = |path: String| {
+        let text = root.read(&path).ok()??;
+        Some(ConfigFile {
+            path: path.into_bytes(),
+            text,
+        })
+    };
+    let Some(file) = read(PACMAN_CONF.to_owned()) else {
+        return PacmanConf::default();
+    };
+    PacmanConf::parse(&file, &mut |pattern| {
         let Ok(pattern) = std::str::from_utf8(pattern) else {
             return Vec::new();
         };
-        let paths = expand(root, pattern);
-        let texts = paths.iter().filter_map(|path| root.read(path).ok()?);
-        texts.collect()
+        expand(root, pattern).into_iter().filter_map(read).collect()
     })
 }
 
