@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 /// The verbs of `usr-policy`; its own help must list these and no other.
-const VERBS: [&str; 2] = ["plan", "verify"];
+const VERBS: [&str; 5] = ["lock", "plan", "status", "unlock", "verify"];
 
 const TESTS: &[(&str, fn())] = &[
     ("help is printed where it is asked for, for each verb", help),
@@ -160,6 +160,11 @@ fn wrong_usage() {
         &["plan", "--root", "/", "--root", "/"],
         &["plan", "/"],
         &["help"],
+        &["status", "--for"],
+        &["unlock", "--for"],
+        &["unlock", "--for", "soon"],
+        &["unlock", "15m"],
+        &["lock", "now"],
     ] {
         let ran = usr_policy(words);
         assert_eq!(ran.status.code(), Some(2), "{words:?}: {ran:?}");
@@ -264,10 +269,17 @@ fn folder_of(complaint: &Complaint) -> &'static str {
             | Refusal::Usr
             | Refusal::Elsewhere
             | Refusal::Kept(_) => REFUSED,
+            Refusal::Database => "a-path-that-holds-the-named-database-is-refused",
             Refusal::NotForUnits => "a-path-that-a-unit-file-cannot-hold-is-refused",
             Refusal::BelowUsr => "below-usr-only-writable-is-possible",
             Refusal::TooLong => "a-path-that-is-too-long-for-a-unit-name-is-refused",
         },
+        Complaint::Database(_, Refusal::Kept(_)) => {
+            "a-database-that-holds-what-stays-writable-is-said"
+        }
+        Complaint::Database(..) => {
+            "a-database-that-would-take-more-along-is-said-and-the-rest-holds"
+        }
         Complaint::Syntax(
             config::Problem::NotAnAssignment
             | config::Problem::UnclosedSection
@@ -310,6 +322,12 @@ fn every_complaint() {
         path("/usr", Refusal::Usr),
         path("/home", Refusal::Elsewhere),
         path("/var/lib/pacman/local", Refusal::Kept("/var/lib/pacman")),
+        path("/var/own", Refusal::Database),
+        Complaint::Database("/var/".into(), Refusal::Kept("/var/lib")),
+        Complaint::Database(
+            "/var/lib/../lib".into(),
+            Refusal::NotAMountPoint(NotAMountPoint::DotDot),
+        ),
         path("/var/back\\", Refusal::NotForUnits),
         path("/usr/local/share", Refusal::BelowUsr),
         path(&format!("/var/{}", "b".repeat(246)), Refusal::TooLong),

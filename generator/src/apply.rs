@@ -20,7 +20,7 @@ use usr_policy_system::state;
 use crate::Failed;
 
 pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
-    if is_left_to_manager(stage) {
+    if stage == Stage::Host && is_left_to_manager() {
         return Ok(());
     }
     let planned = Planned::read(root)?;
@@ -46,8 +46,8 @@ fn record_start() {
 }
 
 /// Whether the mounts of this real root are a container manager's; then it is said.
-pub(crate) fn is_left_to_manager(stage: Stage) -> bool {
-    let is_left = stage == Stage::Host && in_container();
+pub(crate) fn is_left_to_manager() -> bool {
+    let is_left = in_container();
     if is_left {
         info!("in a container: its mounts are its manager's, and stay as they are");
     }

@@ -1,6 +1,7 @@
 //! The follower: wakes up when something is mounted or unmounted, when a person asks for something, and when a time is
 //! over; then it does what sync does. Between that it sleeps.
 
+use usr_policy_plan::verify::OPENED;
 use usr_policy_system::seen::{how_closed, look};
 use usr_policy_system::state::now;
 use usr_policy_system::wakers::Wakers;
@@ -46,32 +47,36 @@ pub(crate) fn run() -> Result<(), Failed> {
 struct Looked {
     is_merged: bool,
     usr_is_read_only: Option<bool>,
+    database: Option<String>,
     database_is_read_only: Option<bool>,
 }
 
 impl Looked {
     fn at(planned: &Planned) -> Self {
         let usr = look(&planned.root).ok().and_then(|(seen, _)| seen.usr);
-        let database = planned.plan.database().and_then(|rule| {
-            let path = rule.mount_point.to_string();
-            let directory = planned.root.directory(&path).ok()??;
+        let path = planned
+            .plan
+            .database()
+            .map(|rule| rule.mount_point.to_string());
+        let database = path.as_ref().and_then(|path| {
+            let directory = planned.root.directory(path).ok()??;
             how_closed(&directory).ok()
         });
         Looked {
             is_merged: usr.as_ref().is_some_and(|usr| usr.is_sysext),
-            usr_is_read_only: usr
-                .map(|usr| usr.mount.mount_options.has("ro") || usr.mount.super_options.has("ro")),
+            usr_is_read_only: usr.map(|usr| usr.mount.is_read_only()),
+            database: path,
             database_is_read_only: database.map(|found| found.itself == Some(true) && found.below),
         }
     }
 
     /// For whoever asks later since when something is not what was promised.
     fn record_changes(&self, before: &Self) {
-        let word = |is_read_only| if is_read_only { "closed" } else { "opened" };
+        let word = |is_read_only| if is_read_only { "closed" } else { OPENED };
         for (path, now, before) in [
             ("/usr", self.usr_is_read_only, before.usr_is_read_only),
             (
-                "database",
+                self.database.as_deref().unwrap_or_default(),
                 self.database_is_read_only,
                 before.database_is_read_only,
             ),

@@ -12,12 +12,14 @@ use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::unit_name::mount_unit;
+use usr_policy_system::covered;
 use usr_policy_system::database::{self, Closed};
-use usr_policy_system::mount::{NewMount, mount_new};
+use usr_policy_system::failure::Failure;
+use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_read_only};
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{has_mounts_of_pid_1, mount_of};
+use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of};
 use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
@@ -63,7 +65,7 @@ pub(crate) fn say_pending(holder: &OpenFile) {
 
 /// Brings everything to what the lock table says.
 pub(crate) fn once(by: By) -> Result<Left, Failed> {
-    if is_left_to_manager(Stage::Host) {
+    if is_left_to_manager() {
         return Ok(Left::default());
     }
     let planned = Planned::read("/".into())?;
@@ -94,12 +96,17 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
         _ => Ok(()),
     };
+    if let Some(rule) = planned.plan.database() {
+        let at_work = is_merged && left.pending.is_some();
+        watch_transaction(&planned.root, &turn, &rule.mount_point.to_string(), at_work);
+    }
     // Its transaction would break.
     if wanted.usr_is_open || left.pending.is_some() {
         return database.map(|()| left);
     }
-    // Both are tried: one that fails is no reason to leave the other open.
-    let result = database.and(planned.close_usr(Stage::Sync));
+    // All are tried: one that fails is no reason to leave the others open.
+    let covered = cover_usr(&planned, &turn);
+    let result = database.and(covered).and(planned.close_usr(Stage::Sync));
     // Source: sd_booted(3).
     let has_systemd = Path::new("/run/systemd/system").exists();
     let others = planned.plan.mounts.iter();
@@ -141,6 +148,57 @@ fn look(planned: &Planned, turn: &Turn, is_merged: bool) -> Wanted {
     let is_unmerged = matches!(state.extensions, Extensions::Unmerged { .. });
     let is_guarded = is_unmerged && is_guarded(&planned.root);
     state.wanted(planned.plan.lock, is_guarded, now)
+}
+
+/// Finds out what a transaction changes while extensions cover `/usr`.
+fn watch_transaction(root: &Root, turn: &Turn, database: &str, at_work: bool) {
+    let changed = if at_work {
+        covered::begin(turn, root, database).map(|()| Vec::new())
+    } else {
+        covered::end(turn, root, database)
+    };
+    match changed {
+        Ok(names) if names.is_empty() => {}
+        Ok(names) => {
+            let names = names.join(", ");
+            error!(
+                "{database}: changed while extensions covered /usr, so their files there may be missing or left over: {names}; run usr-policy unlock and install them again"
+            );
+            record("sync", database, "changed-under-extensions");
+        }
+        Err(failure) => warn!("{failure}"),
+    }
+}
+
+/// Puts a bind over a `/usr` of its own that was open: a service that was started meanwhile, with mounts of its own, keeps a
+/// writable copy that no flag reaches.
+fn cover_usr(planned: &Planned, turn: &Turn) -> Result<(), Failed> {
+    let was_open = planned
+        .plan
+        .mount_of(Role::Usr)
+        .is_some_and(|usr| turn.has_opened(&unit_of(&usr.rule)));
+    let (seen, directory) = seen::look(&planned.root)?;
+    let (Some(usr), Some(directory)) = (seen.usr, directory) else {
+        return Ok(());
+    };
+    let is_bound = || database::self_bind(&planned.root, "/usr");
+    if !was_open || !usr.is_usr_itself || usr.is_sysext || is_bound()?.is_some() {
+        return Ok(());
+    }
+    let below = if usr.has_submounts {
+        Below::AsItIs
+    } else {
+        Below::Nothing
+    };
+    let fail = |error| Failure::new("/usr", "cannot make read-only", error);
+    said("/usr", read_only_bind(&directory, below).map_err(fail)?);
+    record("sync", "/usr", "read-only");
+    // Below the bind, for whoever takes that away. The bind closes it for everybody but those who write already.
+    set_read_only(&directory).map(drop).map_err(|error| {
+        let remedy =
+            "see fuser -vm /usr for who has a file open for writing; it can go on until it ends";
+        fail(error).with_remedy(remedy).into()
+    })
 }
 
 /// Does what a unit does elsewhere.
@@ -210,7 +268,7 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
 /// Opens the database.
 fn unlock(root: &Root, turn: &Turn, rule: &Rule) -> Result<(), Failed> {
     let path = rule.mount_point.to_string();
-    if !database::is_self_bind(&path)? {
+    if database::self_bind(root, &path)?.is_none() {
         return Ok(());
     }
     turn.open_unit(&unit_of(rule))?;

@@ -150,7 +150,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
-        "usr on a file system of its own is opened and closed by its flag",
+        "usr on a file system of its own is opened by its flag and closed by that and a bind, which reaches every service",
         || {
             System::with(STRICT, |system| {
                 usr_of_its_own(system);
@@ -160,8 +160,52 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert_eq!(is_closed(system), [false, false]);
                 does(system, &["lock"]);
                 assert_eq!(is_closed(system), [true, true]);
+                let stack = system.mounts_at("/usr");
+                assert_eq!(stack.len(), 2);
+                for line in stack {
+                    assert!(line.options.contains(&"ro".to_owned()), "{line:?}");
+                }
+                assert_eq!(system.mounts().len(), closed.len() + 1);
+                // A second time nothing is doubled.
+                does(system, &["unlock"]);
                 assert_eq!(system.mounts_at("/usr").len(), 1);
-                assert_eq!(system.mounts().len(), closed.len());
+                does(system, &["lock"]);
+                assert_eq!(system.mounts_at("/usr").len(), 2);
+                let (_, report, _) = system.program(&["verify"]);
+                assert!(report.contains(", but for 2 unlocks by hand"), "{report}");
+            });
+        },
+    ),
+    (
+        "usr that fstab mounts read-only as a whole is opened, and closed without its file system",
+        || {
+            System::with(STRICT, |system| {
+                usr_of_its_own(system);
+                system.does(&["mount", "-o", "remount,ro", "/usr"]);
+                sync(system);
+                does(system, &["unlock"]);
+                assert_eq!(is_closed(system), [false, false]);
+                does(system, &["lock"]);
+                assert_eq!(is_closed(system), [true, true]);
+            });
+        },
+    ),
+    (
+        "a program that writes to usr of its own does not keep it open when the time of an unlock is over",
+        || {
+            System::with(STRICT, |system| {
+                usr_of_its_own(system);
+                sync(system);
+                does(system, &["unlock", "--for", "1ms"]);
+                let writer = Writer::of(system, "/usr/lib/being-written");
+                let (exit, log) = system.generator(&["sync"]);
+                assert_eq!(exit, 1);
+                assert!(
+                    log.contains("<3> /usr: cannot make read-only: Device or resource busy; see fuser -vm /usr"),
+                    "{log}"
+                );
+                assert_eq!(is_closed(system), [true, true]);
+                writer.end();
             });
         },
     ),
@@ -224,6 +268,64 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
                 sync(system);
                 assert_eq!(is_closed(system), [true, true]);
+            });
+        },
+    ),
+    (
+        "packages that are changed while a merge covers usr are named until they are installed again",
+        || {
+            System::with(STRICT, |system| {
+                let package = |name: &str, files: &str| {
+                    system.write(&format!("{DATABASE}/local/{name}/desc"), "");
+                    let files = format!("%FILES%\n{files}");
+                    system.write(&format!("{DATABASE}/local/{name}/files"), &files);
+                };
+                sync(system);
+                does(system, &["unlock"]);
+                package("removed-1-1", "usr/\nusr/bin/removed\n");
+                package("kept-1-1", "usr/\nusr/bin/kept\n");
+                package("of-etc-1-1", "etc/\netc/of-etc\n");
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                merge(system, None);
+                assert!(sync(system).contains("is changing packages"));
+                let (exit, report, _) = system.program(&["verify"]);
+                assert!(
+                    exit == 1
+                        && report.contains("BROKEN   /var/lib/pacman")
+                        && report.contains("writable: sh (pid "),
+                    "{report}"
+                );
+                for gone in ["removed-1-1", "of-etc-1-1"] {
+                    fs::remove_dir_all(system.path(DATABASE).join("local").join(gone)).unwrap();
+                }
+                package("added-2-1", "etc/\nusr/\nusr/bin/added\n");
+                package("of-opt-2-1", "opt/\nopt/of-opt\n");
+                // What is looked at on the way changes nothing of what it began with.
+                sync(system);
+                pacman.end();
+                fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
+                let names =
+                    ": added-2-1, removed-1-1; run usr-policy unlock and install them again\n";
+                assert!(sync(system).contains(names));
+                assert_eq!(sync(system), "");
+                let named = || {
+                    let (exit, report, _) = system.program(&["verify"]);
+                    let line = report
+                        .lines()
+                        .find(|line| line.contains("changed while extensions"));
+                    (
+                        exit,
+                        line.map(|line| line.rsplit(": ").next().unwrap().to_owned()),
+                    )
+                };
+                assert_eq!(named(), (1, Some("added-2-1, removed-1-1".to_owned())));
+                unmerge(system);
+                sync(system);
+                does(system, &["unlock"]);
+                package("removed-1-1", "usr/\nusr/bin/removed\n");
+                assert_eq!(named().1, Some("added-2-1".to_owned()));
+                package("added-2-1", "etc/\nusr/\nusr/bin/added\n");
+                assert_eq!(named().1, None);
             });
         },
     ),
@@ -330,7 +432,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             let text = does(system, &["status"]);
             for line in [
                 "mode        strict (/proc/cmdline)\n",
-                "database    /var/lib/pacman: locked: pacman can read it and change nothing (locked from boot until extensions were merged and unmerged)\n",
+                "/usr        read-only, but late, since ",
+                "database    /var/lib/pacman: locked: pacman can read it and change nothing (locked from boot until extensions were merged and unmerged), for 0s\n",
                 "extensions  none are merged\n",
             ] {
                 assert!(text.contains(line), "{text}");
@@ -338,7 +441,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             does(system, &["unlock", "--for", "1h"]);
             let text = does(system, &["status"]);
             assert!(
-                text.contains("(unlocked by hand), for another 59m "),
+                text.contains("(unlocked by hand), for 0s, and for another 59m "),
                 "{text}"
             );
             assert!(text.lines().count() < 24);

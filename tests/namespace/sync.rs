@@ -177,17 +177,26 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         });
     }),
     (
-        "a database on a disk of its own gets the flag and no second mount",
+        "a database on a disk of its own gets one bind, which reaches every service, and keeps its own flags",
         || {
             System::with(STRICT, |system| {
                 tmpfs(&system.path(DATABASE), "");
-                let before = system.mounts().len();
                 sync(system);
                 assert!(system.is_read_only(DATABASE));
-                assert_eq!(
-                    (system.mounts().len(), system.mounts_at(DATABASE).len()),
-                    (before + 1, 1)
+                assert_eq!(system.mounts_at(DATABASE).len(), 2);
+                let before = system.mounts();
+                assert_eq!(sync(system), "");
+                assert_eq!(system.mounts(), before);
+                let (exit, report, _) = system.program(&["verify"]);
+                assert!(
+                    report.contains("holds    /var/lib/pacman")
+                        && report.contains("locked: pacman can read"),
+                    "{exit} {report}"
                 );
+                let (exit, _, complaints) = system.program(&["unlock"]);
+                assert_eq!((exit, complaints.as_str()), (0, ""));
+                assert!(!system.is_read_only(DATABASE));
+                assert_eq!(system.mounts_at(DATABASE).len(), 1);
             });
         },
     ),
@@ -310,15 +319,20 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "a database that cannot be closed is said, and is no reason to leave usr open",
         || {
             System::with(STRICT, |system| {
-                tmpfs(&system.path(DATABASE), "");
-                let writer = Writer::of(system, "/var/lib/pacman/open");
+                // A part of it that is mounted after the lock is closed by its flag, and that is refused.
+                sync(system);
+                tmpfs(&system.path("/var/lib/pacman/local"), "");
+                system.does(&["umount", "--lazy", "/usr"]);
+                let writer = Writer::of(system, "/var/lib/pacman/local/open");
                 let (exit, log) = system.generator(&["sync"]);
                 assert_eq!(exit, 1);
                 assert_eq!(
                     log,
                     "<3> /var/lib/pacman: cannot lock: Device or resource busy; let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync\n<6> /usr: made read-only\n"
                 );
-                assert!(!system.is_read_only(DATABASE) && system.is_read_only("/usr"));
+                assert!(
+                    !system.is_read_only("/var/lib/pacman/local") && system.is_read_only("/usr")
+                );
                 writer.end();
             });
         },

@@ -1,15 +1,12 @@
 //! `usr-policy lock`: closes the package database, then `/usr`, unless somebody is writing there.
 
-use std::process::Command;
-
 use usr_policy_plan::lock::Manual;
-use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::processes::{is_for_writing, open_files};
 use usr_policy_system::state::{self, Turn};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, sync};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run(remove_stale: bool) -> Outcome {
@@ -36,13 +33,9 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
     let mut state = state::read()?;
     state.manual = Manual::Lock;
     turn.write(&state)?;
-    // The one way in which everything is closed; it takes its own turn.
+    // It takes its own turn.
     drop(turn);
-    let status = Command::new(BOOT_PROGRAM)
-        .arg("sync")
-        .status()
-        .map_err(|error| Failure::new(BOOT_PROGRAM, "cannot run", error))?;
-    let is_closed = status.success()
+    let is_closed = sync()?
         && machine.is_read_only("/usr")?
         && match machine.plan.database() {
             Some(rule) => {

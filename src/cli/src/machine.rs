@@ -1,12 +1,14 @@
 //! The running machine, for the verbs that change it.
 
 use std::fs;
+use std::process::Command;
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use usr_policy_plan::plan::{Plan, UsrMount};
 use usr_policy_plan::policy::Rule;
+use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::unit_name::mount_unit;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -93,6 +95,14 @@ impl Machine {
             .map(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
             .map_err(|error| Failure::new(path, "cannot look at", error))
     }
+}
+
+/// Closes what is to be closed, in the one way in which everything is; whether that was done.
+pub(crate) fn sync() -> Result<bool, Failure> {
+    let status = Command::new(BOOT_PROGRAM).arg("sync").status();
+    status
+        .map(|status| status.success())
+        .map_err(|error| Failure::new(BOOT_PROGRAM, "cannot run", error))
 }
 
 /// The unit of a rule. Rules whose unit cannot have a name do not exist.

@@ -14,6 +14,8 @@ use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::verify::{
     Access, Blind, Caller, Event, Kind, Observed, Place, PreInit, paths,
 };
+use usr_policy_system::covered;
+use usr_policy_system::database;
 use usr_policy_system::events::EVENTS;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
@@ -66,6 +68,22 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         .map(|path| look(root.as_ref(), path))
         .collect();
     let system = rustix::system::sysinfo();
+    let database = plan.database().map(|rule| rule.mount_point.to_string());
+    let (mut at_work, mut covered) = (None, Vec::new());
+    if let (Some(root), Some(database)) = (&root, &database) {
+        at_work = database::holder(root, database)?.map(|holder| (holder.program, holder.pid));
+        covered = match covered::covered(root, database) {
+            Ok(packages) => packages,
+            Err(failure) => {
+                blind.push(Blind {
+                    subject: "packages".to_owned(),
+                    what: failure.to_string(),
+                    remedy: caller.way_to_see().to_owned(),
+                });
+                Vec::new()
+            }
+        };
+    }
     Ok(Observed {
         mounts,
         places,
@@ -77,6 +95,8 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         state: state::read()?,
         now: state::now(),
         is_guarded: root.as_ref().is_some_and(is_guarded),
+        at_work,
+        covered,
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })

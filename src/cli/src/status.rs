@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use humantime::format_duration;
+use humantime::{FormattedDuration, format_duration};
 use rustix::fs::fstatvfs;
 use usr_policy_plan::policy::{Mode, Treatment};
-use usr_policy_plan::verify::{Verdict, report};
-use usr_policy_system::database;
+use usr_policy_plan::verify::{Observed, Verdict, report};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
@@ -44,7 +43,8 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
             .find(|finding| finding.subject == subject)
             .map_or("not looked at", |finding| finding.what.as_str())
     };
-    line(text, "/usr", about("/usr"));
+    let usr = format!("{}{}", about("/usr"), since(&observed, "/usr"));
+    line(text, "/usr", &usr);
     if let Some(rule) = plan.database() {
         let path = rule.mount_point.to_string();
         let wanted = observed
@@ -55,16 +55,17 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
             // Writing to a String does not fail.
             let _ = write!(what, " ({})", wanted.why);
         }
+        what.push_str(&since(&observed, &path));
         if let Some(until) = wanted.until {
-            let left = Duration::from_secs(until.saturating_sub(state::now()) / 1_000_000);
-            let _ = write!(what, ", for another {}", format_duration(left));
+            let _ = write!(
+                what,
+                ", and for another {}",
+                seconds_between(state::now(), until)
+            );
         }
         line(text, "database", &format!("{path}: {what}"));
-        if let Some(holder) = database::holder(&machine.root, &path)? {
-            let what = format!(
-                "{} (pid {}) is changing packages",
-                holder.program, holder.pid
-            );
+        if let Some((program, pid)) = &observed.at_work {
+            let what = format!("{program} (pid {pid}) is changing packages");
             line(text, "at work", &what);
         }
     }
@@ -95,6 +96,22 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
         line(text, "next", &finding.remedy);
     }
     Ok(())
+}
+
+/// How long it has been so, where that is on record.
+fn since(observed: &Observed, path: &str) -> String {
+    let mut events = observed.events.iter().rev();
+    let last = events.find(|event| event.path == path);
+    last.map_or(String::new(), |event| {
+        format!(", for {}", seconds_between(event.boottime, observed.now))
+    })
+}
+
+/// Two points of `CLOCK_BOOTTIME` in microseconds, in whole seconds.
+fn seconds_between(earlier: u64, later: u64) -> FormattedDuration {
+    format_duration(Duration::from_secs(
+        later.saturating_sub(earlier) / 1_000_000,
+    ))
 }
 
 fn line(text: &mut String, key: &str, what: &str) {

@@ -5,16 +5,18 @@ use std::time::{Duration, SystemTime};
 
 use humantime::{format_duration, format_rfc3339_seconds};
 use rustix::io::Errno;
-use usr_policy_plan::lock::Manual;
+use usr_policy_plan::lock::{Manual, State};
+use usr_policy_plan::plan::read_only_by_nature;
 use usr_policy_plan::policy::{Lock, Role, Rule, Treatment};
+use usr_policy_plan::verify::UNLOCKED;
 use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{may_write, set_writable};
+use usr_policy_system::mount::{may_write, set_file_system_writable, set_writable};
 use usr_policy_system::seen::{how_closed, mount_of};
 use usr_policy_system::state::{self, Turn, now};
 
-use crate::machine::{Machine, unit_of};
+use crate::machine::{Machine, sync, unit_of};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run(time: Option<Duration>) -> Outcome {
@@ -31,20 +33,20 @@ pub(crate) fn run(time: Option<Duration>) -> Outcome {
     });
     let turn = Turn::take()?;
     // On record before anything is open: whoever comes next closes it when its time is over, also if this is killed.
-    let mut state = state::read()?;
-    state.manual = Manual::Unlock { until };
-    turn.write(&state)?;
-    open_usr(&turn, &machine)?;
+    let before = state::read()?;
+    turn.write(&State {
+        manual: Manual::Unlock { until },
+        ..before
+    })?;
+    if let Err(failure) = open(&turn, &machine) {
+        turn.write(&before)?;
+        // It takes its own turn.
+        drop(turn);
+        // What it cannot close it says itself, and verify after it.
+        drop(sync());
+        return Err(failure);
+    }
     let database = machine.plan.database();
-    if let Some(rule) = database {
-        let path = rule.mount_point.to_string();
-        turn.open_unit(&unit_of(rule))?;
-        database::open(&turn, &machine.root, &path)?;
-        record(&path);
-    }
-    if let Some(mount) = machine.plan.mount_of(Role::Cache) {
-        lift(&turn, &machine, &mount.rule)?;
-    }
     let mut text = match time {
         Some(time) => format!(
             "/usr and the package database are open for {}, until {}.\n",
@@ -70,6 +72,21 @@ pub(crate) fn run(time: Option<Duration>) -> Outcome {
     })
 }
 
+/// Opens everything: `/usr` first, so that the database never can change without it.
+fn open(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
+    open_usr(turn, machine)?;
+    if let Some(rule) = machine.plan.database() {
+        let path = rule.mount_point.to_string();
+        turn.open_unit(&unit_of(rule))?;
+        database::open(turn, &machine.root, &path)?;
+        record(&path);
+    }
+    match machine.plan.mount_of(Role::Cache) {
+        Some(mount) => lift(turn, machine, &mount.rule),
+        None => Ok(()),
+    }
+}
+
 /// Why nothing may be opened.
 fn refusal(machine: &Machine) -> Result<Option<String>, Failure> {
     if machine.plan.lock == Lock::Always {
@@ -86,7 +103,8 @@ fn refusal(machine: &Machine) -> Result<Option<String>, Failure> {
     let Some(usr) = machine.usr()? else {
         return Ok(None);
     };
-    if usr.mount.super_options.has("ro") {
+    let is_root = || usr.mount.super_options.has("ro") && !usr.is_usr_itself;
+    if read_only_by_nature(&usr.mount).is_some() || is_root() {
         let fs_type = String::from_utf8_lossy(&usr.mount.fs_type).into_owned();
         return Ok(Some(format!(
             "the file system of /usr ({fs_type}) is read-only, and not by usr-policy; change what provides it"
@@ -97,15 +115,17 @@ fn refusal(machine: &Machine) -> Result<Option<String>, Failure> {
 
 fn open_usr(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
     turn.open_unit("usr.mount")?;
-    while database::is_self_bind("/usr")? {
-        database::detach("/usr")?;
-    }
+    database::detach_self_binds(turn, &machine.root, "/usr")?;
     let Some(directory) = machine.root.directory("/usr")? else {
         return Ok(());
     };
+    let fail = |error| Failure::new("/usr", "cannot make writable", error);
     if how_closed(&directory)?.itself == Some(true) {
-        set_writable(&directory)
-            .map_err(|error| Failure::new("/usr", "cannot make writable", error))?;
+        set_writable(&directory).map_err(fail)?;
+        // As a line of fstab with ro has it; it is closed again by the flag of the mount alone.
+        if may_write(&directory) == Err(Errno::ROFS) {
+            set_file_system_writable(&directory).map_err(fail)?;
+        }
     }
     if may_write(&directory) == Err(Errno::ROFS) {
         return Err(
@@ -126,12 +146,12 @@ fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
     };
     if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount_of(&directory)?.is_its_root {
         turn.open_unit(&unit_of(rule))?;
-        database::detach(&path)?;
+        database::detach(turn, &rule.mount_point)?;
     }
     Ok(())
 }
 
 /// The record only explains.
 fn record(path: &str) {
-    drop(events::record("unlock", path, "open"));
+    drop(events::record("unlock", path, UNLOCKED));
 }

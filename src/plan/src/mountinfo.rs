@@ -85,6 +85,14 @@ pub struct MountInfo {
     pub super_options: MountOptions,
 }
 
+impl MountInfo {
+    /// Whether nothing can be written there: by the flag of this mount, or by that of its file system.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.mount_options.has("ro") || self.super_options.has("ro")
+    }
+}
+
 /// A line that is no mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadLine {
@@ -156,6 +164,14 @@ impl MountTable {
     pub fn is_seen(&self, mount: &MountInfo) -> bool {
         self.top_at(&mount.mount_point)
             .is_some_and(|top| top.mount_id == mount.mount_id)
+    }
+
+    /// The mounts strictly below a path that a process sees and can write to.
+    pub fn holes_below(&self, path: &MountPoint) -> impl Iterator<Item = &MountInfo> {
+        let mounts = self.mounts.iter();
+        mounts.filter(|mount| {
+            mount.mount_point.is_below(path) && !mount.is_read_only() && self.is_seen(mount)
+        })
     }
 
     /// Returns the mount that holds `path` for a process: the top mount at the nearest mount point at or above it.

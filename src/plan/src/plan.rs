@@ -446,7 +446,8 @@ impl fmt::Display for Why {
 const READ_ONLY_BY_NATURE: [&str; 4] = ["erofs", "squashfs", "cramfs", "iso9660"];
 
 /// The type of a mount's file system, where nothing makes it writable.
-pub(crate) fn read_only_by_nature(mount: &MountInfo) -> Option<&'static str> {
+#[must_use]
+pub fn read_only_by_nature(mount: &MountInfo) -> Option<&'static str> {
     let mut names = READ_ONLY_BY_NATURE.into_iter();
     names.find(|name| mount.fs_type == name.as_bytes())
 }

@@ -662,6 +662,7 @@ mod tests {
             cmdline: Cmdline::parse(cmdline.as_bytes()),
             configuration: Vec::new(),
             fstab: Some(fstab.into()),
+            database: None,
         }
     }
 

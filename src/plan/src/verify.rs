@@ -8,6 +8,7 @@ use core::fmt;
 use crate::lock::{State, Wanted};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
+use crate::octal;
 use crate::plan::{FSTAB, Owner, Plan, PlannedMount, Stage, read_only_by_nature};
 use crate::policy::{Lock, Mode, Origin, Role, Rule, Tmpfs, Treatment};
 use crate::pre_init::PRE_INIT;
@@ -30,6 +31,10 @@ pub struct Observed {
     pub now: u64,
     /// Whether pacman would run our hook, which stops what a read-only `/usr` would break.
     pub is_guarded: bool,
+    /// A package manager at work: its name, and its process. Only root sees who it is.
+    pub at_work: Option<(String, u32)>,
+    /// The packages that were changed while extensions covered `/usr`, and not again since.
+    pub covered: Vec<String>,
     /// The copy of the boot program outside `/usr`.
     pub pre_init: PreInit,
     /// Who looked.
@@ -143,6 +148,12 @@ pub struct Event {
 /// The result in the line with which the host stage ends its first run at boot, and after each soft-reboot.
 pub const START: &str = "start";
 
+/// The result in the line of `usr-policy unlock`.
+pub const UNLOCKED: &str = "open";
+
+/// The result in a line of the follower: somebody else has made the path writable.
+pub const OPENED: &str = "opened";
+
 impl Event {
     /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line is left out: the record only
     /// explains.
@@ -155,7 +166,8 @@ impl Event {
                 Some(Event {
                     boottime: words.next()?.parse().ok()?,
                     stage: words.next()?.into(),
-                    path: words.next()?.into(),
+                    path: String::from_utf8_lossy(&octal::decode(words.next()?.as_bytes()))
+                        .into_owned(),
                     result: words.next()?.into(),
                 })
             })
@@ -397,6 +409,7 @@ impl<'a> Judge<'a> {
             );
         }
         self.pair();
+        self.covered();
     }
 
     fn place(&self, path: &MountPoint) -> Option<&'a Place> {
@@ -418,7 +431,7 @@ impl<'a> Judge<'a> {
     fn writability(&self, place: &Place) -> Option<Writability> {
         let mount = self.mount_at(place)?;
         let by_mount = mount.mount_options.has("ro");
-        let read_only = by_mount || mount.super_options.has("ro");
+        let read_only = mount.is_read_only();
         let disagrees = |witness: &str, says: bool| {
             let word = |read_only| if read_only { "read-only" } else { "writable" };
             Writability::Contradiction(format!(
@@ -549,7 +562,8 @@ impl<'a> Judge<'a> {
             self.find(Verdict::Warning, path, self.open(), "usr-policy lock");
         } else {
             let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
-            self.find(Verdict::Broken, path, "writable", remedy);
+            let what = format!("writable{}", self.since_opened(path));
+            self.find(Verdict::Broken, path, what, remedy);
         }
         if let Owner::Fstab { line } = mount.owner
             && self.plan.usr_line_is_writable
@@ -568,9 +582,7 @@ impl<'a> Judge<'a> {
         // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
         let beneath = self.observed.mounts.by_id(top.parent_id);
         if sysext {
-            if !beneath
-                .is_some_and(|mount| mount.mount_options.has("ro") || mount.super_options.has("ro"))
-            {
+            if !beneath.is_some_and(MountInfo::is_read_only) {
                 let what = "read-only while extensions are merged, but writable beneath them";
                 self.find(
                     Verdict::Broken,
@@ -603,9 +615,23 @@ impl<'a> Judge<'a> {
         };
         let (earlier, events) = self.since_soft_reboot();
         let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
+        let is_unlock = |event: &&Event| event.path == "/usr" && event.result == UNLOCKED;
         let was_made = earlier.iter().any(|event| is_made(&event));
-        let mut made = events.iter().filter(is_made);
-        let (first, last) = (made.next(), made.next_back());
+        // What closes after an unlock is neither late nor a repair.
+        let mut was_unlocked = false;
+        let mut made = events.iter().filter(|event| {
+            let closes_it = was_unlocked;
+            was_unlocked = !is_made(event) && (was_unlocked || is_unlock(event));
+            is_made(event) && !closes_it
+        });
+        let first = made.next();
+        let last = made.last();
+        let unlocks = match events.iter().filter(is_unlock).count() {
+            0 => String::new(),
+            1 => ", but for an unlock by hand".into(),
+            several => format!(", but for {several} unlocks by hand"),
+        };
+        let merged = format!("{unlocks}{merged}");
         let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
         let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
         if let Some(event) = last
@@ -669,6 +695,19 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Since when a path is open, where that was seen.
+    fn since_opened(&self, path: &MountPoint) -> String {
+        let path = path.to_string();
+        let events = self.observed.events.iter();
+        match events.rev().find(|event| event.path == path) {
+            Some(event) if event.result == OPENED => {
+                let since = Seconds(event.boottime);
+                format!(", since something opened it {since} after the kernel started")
+            }
+            _ => String::new(),
+        }
+    }
+
     fn database(&mut self, mount: &PlannedMount) {
         let Some((_, read_only)) = self.judged(mount) else {
             return;
@@ -683,13 +722,23 @@ impl<'a> Judge<'a> {
             return self.find(Verdict::Holds, path, what, "");
         }
         if read_only.is_none() {
-            self.find(
-                Verdict::Broken,
-                path,
-                "writable, although it is to be locked",
-                "run /usr/lib/usr-policy/usr-policy-generator sync",
-            );
-        } else if self.observed.mounts.stack_at(path).len() > 1 {
+            let (what, remedy) = match &self.observed.at_work {
+                Some((program, pid)) => (
+                    format!(
+                        "writable: {program} (pid {pid}) is changing packages; it is locked as soon as that ends"
+                    ),
+                    "let it end",
+                ),
+                None => (
+                    format!(
+                        "writable, although it is to be locked{}",
+                        self.since_opened(path)
+                    ),
+                    "run /usr/lib/usr-policy/usr-policy-generator sync",
+                ),
+            };
+            self.find(Verdict::Broken, path, what, remedy);
+        } else if self.observed.mounts.is_doubled(path) {
             self.find(
                 Verdict::Broken,
                 path,
@@ -715,13 +764,8 @@ impl<'a> Judge<'a> {
 
     /// A mount below a path that can be written and is seen.
     fn hole_in(&self, path: &MountPoint) -> Option<&'a MountPoint> {
-        let mounts = &self.observed.mounts;
-        let hole = mounts.mounts.iter().find(|mount| {
-            mount.mount_point.is_below(path)
-                && !(mount.mount_options.has("ro") || mount.super_options.has("ro"))
-                && mounts.is_seen(mount)
-        });
-        hole.map(|mount| &mount.mount_point)
+        let mut holes = self.observed.mounts.holes_below(path);
+        holes.next().map(|mount| &mount.mount_point)
     }
 
     fn read_only(&mut self, mount: &PlannedMount) {
@@ -787,7 +831,7 @@ impl<'a> Judge<'a> {
                 differences.push(format!("no {flag}"));
             }
         }
-        if top.mount_options.has("ro") || top.super_options.has("ro") {
+        if top.is_read_only() {
             differences.push("no write access".into());
         }
         // The kernel leaves out what is its own default: mode=1777, half of the memory. Source: mm/shmem.c
@@ -862,29 +906,23 @@ impl<'a> Judge<'a> {
 
     /// Mounts below `/usr` keep their own flags; one that nobody asked for is a hole.
     fn below_usr(&mut self) {
-        for mount in &self.observed.mounts.mounts {
-            let path = &mount.mount_point;
-            let is_asked_for = self
-                .plan
-                .writable
-                .iter()
-                .any(|rule| rule.mount_point == *path);
-            let is_read_only = mount.mount_options.has("ro") || mount.super_options.has("ro");
-            if !path.is_below_usr() || is_asked_for || is_read_only {
+        let Some(usr) = rule_of(self.plan, Role::Usr) else {
+            return;
+        };
+        for hole in self.observed.mounts.holes_below(&usr.mount_point) {
+            let path = &hole.mount_point;
+            let mut asked_for = self.plan.writable.iter();
+            if asked_for.any(|rule| rule.mount_point == *path) {
                 continue;
             }
-            // A mount that another one hides is nobody's hole.
-            if self.observed.mounts.is_seen(mount) {
-                let remedy = format!(
-                    "mount it read-only, or say that it is meant: usrpolicy.path={path}:rw"
-                );
-                self.find(
-                    Verdict::Warning,
-                    path,
-                    "a writable mount of its own below /usr",
-                    remedy,
-                );
-            }
+            let remedy =
+                format!("mount it read-only, or say that it is meant: usrpolicy.path={path}:rw");
+            self.find(
+                Verdict::Warning,
+                path,
+                "a writable mount of its own below /usr",
+                remedy,
+            );
         }
     }
 
@@ -924,6 +962,20 @@ impl<'a> Judge<'a> {
                 format!("do not run pacman; {remedy}"),
             );
         }
+    }
+
+    /// What the database says and `/usr` does not have, or the other way round.
+    fn covered(&mut self) {
+        if self.observed.covered.is_empty() {
+            return;
+        }
+        let names = self.observed.covered.join(", ");
+        self.find(
+            Verdict::Broken,
+            &"packages",
+            format!("changed while extensions covered /usr, so their files there may be missing or left over: {names}"),
+            "usr-policy unlock, install them again, usr-policy lock",
+        );
     }
 
     fn not_mounted(&mut self, place: &Place, found: &str) {
@@ -1098,6 +1150,77 @@ mod tests {
                 &format!("{by}, extensions merged over it"),
             );
         }
+    }
+
+    #[test]
+    fn what_a_lock_closes_after_an_unlock_is_neither_late_nor_a_repair() {
+        let plan = plan("usrpolicy=strict");
+        let table =
+            format!("1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n{PACMAN}");
+        for (events, verdict, what) in [
+            (
+                "1 early /usr read-only",
+                Verdict::Holds,
+                "read-only since the initramfs",
+            ),
+            (
+                "1 early /usr read-only\n2 unlock /usr open\n3 sync /usr read-only",
+                Verdict::Holds,
+                "read-only since the initramfs, but for an unlock by hand",
+            ),
+            // A merge over it, and the unmerge.
+            (
+                "1 early /usr read-only\n2 unlock /usr open\n3 follow /usr closed\n4 follow /usr opened\n5 sync /usr read-only\n6 unlock /usr open\n7 sync /usr read-only",
+                Verdict::Holds,
+                "but for 2 unlocks by hand",
+            ),
+            (
+                "1 early /usr read-only\n2 unlock /usr open\n3 sync /usr read-only\n4 follow /usr opened\n5 sync /usr read-only",
+                Verdict::Warning,
+                "something had opened it again",
+            ),
+            (
+                "1 host /usr read-only\n2 unlock /usr open\n3 sync /usr read-only",
+                Verdict::Warning,
+                "read-only, but late,",
+            ),
+        ] {
+            let mut seen = machine(&plan, &table);
+            seen.events = Event::parse(events.as_bytes());
+            says(&report(&plan, &seen), verdict, "/usr", what);
+        }
+    }
+
+    #[test]
+    fn what_is_open_says_since_when_where_that_was_seen() {
+        let plan = plan("usrpolicy=strict");
+        let table = "1 0 0:1 / / rw - ext4 a rw\n";
+        let mut seen = machine(&plan, table);
+        seen.events = Event::parse(
+            b"1 early /usr read-only\n2500000 follow /usr opened\n3 sync /var/lib/pacman read-only",
+        );
+        let report = report(&plan, &seen);
+        says(
+            &report,
+            Verdict::Broken,
+            "/usr",
+            "writable, since something opened it 2.500 s after the kernel started",
+        );
+        let database = report
+            .findings
+            .iter()
+            .find(|finding| finding.subject == "/var/lib/pacman");
+        assert_eq!(
+            database.unwrap().what,
+            "writable, although it is to be locked"
+        );
+    }
+
+    #[test]
+    fn a_path_of_the_record_may_hold_blanks() {
+        let events = Event::parse(br"7 sync /srv/my\040db failed for now");
+        assert_eq!(events[0].path, "/srv/my db");
+        assert_eq!(events[0].result, "failed for now");
     }
 
     #[test]

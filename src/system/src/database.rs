@@ -1,9 +1,12 @@
 //! Closing and opening the package database without breaking a transaction.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -14,7 +17,7 @@ use crate::failure::Failure;
 use crate::mount::{Below, How, read_only_bind, set_tree_read_only};
 use crate::processes::{OpenFile, open_files};
 use crate::root::Root;
-use crate::seen::{how_closed, mount_table};
+use crate::seen::{how_closed, mount_table, path_of};
 use crate::state::Turn;
 
 /// The lock file of pacman(8), in its database.
@@ -43,14 +46,17 @@ pub enum Closed {
 ///
 /// # Errors
 /// The kernel's.
-pub fn close(_turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Closed, Failure> {
+pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Closed, Failure> {
     let Some(directory) = directory else {
         return Ok(Closed::NoDatabase);
     };
     // What is mounted below belongs to it: a database with a part that can be written is not locked.
     let found = how_closed(&directory)?;
+    let point = path_of(&directory);
     if found.itself == Some(true) && found.below {
-        detach_doubled(path)?;
+        if let Some(point) = &point {
+            detach_doubled(turn, point)?;
+        }
         return Ok(Closed::Already);
     }
     let fail = |error| Failure::new(path, "cannot lock", error);
@@ -58,7 +64,10 @@ pub fn close(_turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clo
         Taken::Held(holder) => return Ok(Closed::Pending(holder)),
         taken => taken,
     };
-    let how = if found.itself.is_some() {
+    // Also over a mount of its own: a bind reaches services that have mounts of their own, a flag does not. Where there is
+    // one already, something below it is new.
+    let table = mount_table()?;
+    let how = if point.is_some_and(|point| table.is_self_bind(&point)) {
         set_tree_read_only(&directory)
     } else {
         read_only_bind(&directory, Below::ReadOnly)
@@ -75,44 +84,51 @@ pub fn close(_turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clo
 ///
 /// # Errors
 /// The kernel's.
-pub fn open(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
-    while is_self_bind(path)? {
-        detach(path)?;
-    }
+pub fn open(turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    detach_self_binds(turn, root, path)?;
     if let Some(directory) = root.directory(path)? {
         PackageLock::remove_leftover(&directory);
     }
     Ok(())
 }
 
-/// Whether the mount at a path is a bind of what lies below it: ours, or PID 1's of our unit.
+/// Where a path leads, if the mount there is a bind of what lies below it: ours, or PID 1's of our unit.
 ///
 /// # Errors
 /// The kernel's, where the mount table cannot be read.
-pub fn is_self_bind(path: &str) -> Result<bool, Failure> {
-    let Ok(point) = MountPoint::new(path.as_bytes()) else {
-        return Ok(false);
+pub fn self_bind(root: &Root, path: &str) -> Result<Option<MountPoint>, Failure> {
+    let Some(point) = root.directory(path)?.as_ref().and_then(path_of) else {
+        return Ok(None);
     };
-    let table = mount_table()?;
-    Ok(table.is_self_bind(&point))
+    let is_bound = mount_table()?.is_self_bind(&point);
+    Ok(is_bound.then_some(point))
 }
 
-/// More than one of ours may be stacked where PID 1 and we came at the same moment.
-fn detach_doubled(path: &str) -> Result<(), Failure> {
-    let Ok(point) = MountPoint::new(path.as_bytes()) else {
-        return Ok(());
-    };
-    while mount_table()?.is_doubled(&point) {
-        detach(path)?;
+/// Takes every bind of a directory on itself away, whoever uses it.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach_self_binds(turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    while let Some(point) = self_bind(root, path)? {
+        detach(turn, &point)?;
     }
     Ok(())
 }
 
-/// Takes the top mount at a path away, whoever uses it.
+/// More than one of ours may be stacked where PID 1 and we came at the same moment.
+fn detach_doubled(turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
+    while mount_table()?.is_doubled(point) {
+        detach(turn, point)?;
+    }
+    Ok(())
+}
+
+/// Takes the top mount at a path without links away, whoever uses it.
 ///
 /// # Errors
 /// The kernel's.
-pub fn detach(path: &str) -> Result<(), Failure> {
+pub fn detach(_turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
+    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
     unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .map_err(|error| Failure::new(path, "cannot unmount", error))
 }

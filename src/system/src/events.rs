@@ -4,9 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use rustix::time::{ClockId, clock_gettime};
+use usr_policy_plan::octal;
 
 use crate::failure::Failure;
+use crate::state::now;
 
 /// The record. In the initramfs it is the same file: /run is taken along to the real root.
 pub const EVENTS: &str = "/run/usr-policy/events";
@@ -33,7 +34,7 @@ pub fn is_first_since_start() -> Result<bool, Failure> {
     }
 }
 
-/// Adds a line: `boottime-µs stage path result`.
+/// Adds a line: `boottime-µs stage path result`, the path with the escapes of proc_pid_mountinfo(5).
 ///
 /// # Errors
 /// The kernel's. What was done holds all the same.
@@ -45,13 +46,15 @@ fn append(stage: &str, path: &str, result: &str) -> io::Result<()> {
     if let Some(directory) = Path::new(EVENTS).parent() {
         fs::create_dir_all(directory)?;
     }
-    let now = clock_gettime(ClockId::Boottime);
-    let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    let microseconds = now();
     // One write(2) for each line: two programs that append at once do not mix.
-    let line = format!("{microseconds} {stage} {path} {result}\n");
-    OpenOptions::new()
+    let mut line = format!("{microseconds} {stage} ").into_bytes();
+    line.extend(octal::encode(path.as_bytes()));
+    line.extend(format!(" {result}\n").into_bytes());
+    let mut options = OpenOptions::new();
+    options
         .append(true)
         .create(true)
         .open(EVENTS)?
-        .write_all(line.as_bytes())
+        .write_all(&line)
 }

@@ -4,6 +4,7 @@
 
 pub mod block;
 pub mod container;
+pub mod covered;
 pub mod database;
 pub mod events;
 pub mod facts;

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_bind, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
+    MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, fspick, mount_bind, mount_bind_recursive, mount_change,
+    mount_remount, move_mount, open_tree,
 };
 use usr_policy_plan::pre_init::{self as plan, Options};
 
@@ -82,7 +83,7 @@ pub fn read_only_bind(directory: &OwnedFd, below: Below) -> io::Result<How> {
 pub fn set_read_only(directory: &OwnedFd) -> io::Result<How> {
     match mount_setattr(directory, Reach::Top, Attribute::ReadOnly) {
         Err(error) if is(&error, Errno::NOSYS) => {
-            remount(&path_of(directory), MountFlags::RDONLY)?;
+            remount(&link_of(directory), MountFlags::RDONLY)?;
             Ok(How::InTwoSteps)
         }
         result => result.map(|()| How::Atomically),
@@ -107,7 +108,7 @@ pub fn set_tree_read_only(directory: &OwnedFd) -> io::Result<How> {
 pub fn leave_peer_group(directory: &OwnedFd) -> io::Result<()> {
     match mount_setattr(directory, Reach::Top, Attribute::Private) {
         Err(error) if is(&error, Errno::NOSYS) => {
-            let path = path_of(directory);
+            let path = link_of(directory);
             mount_change(&path, MountPropagationFlags::PRIVATE)?;
             Ok(mount_change(&path, MountPropagationFlags::SHARED)?)
         }
@@ -121,9 +122,20 @@ pub fn leave_peer_group(directory: &OwnedFd) -> io::Result<()> {
 /// The kernel's.
 pub fn set_writable(directory: &OwnedFd) -> io::Result<()> {
     match mount_setattr(directory, Reach::Top, Attribute::Writable) {
-        Err(error) if is(&error, Errno::NOSYS) => remount(&path_of(directory), MountFlags::empty()),
+        Err(error) if is(&error, Errno::NOSYS) => remount(&link_of(directory), MountFlags::empty()),
         result => result,
     }
+}
+
+/// Makes a file system writable that was mounted read-only as a whole; the flags of its mounts stay.
+///
+/// # Errors
+/// The kernel's: `EACCES` or `EROFS` where its device is write-protected.
+pub fn set_file_system_writable(directory: &OwnedFd) -> io::Result<()> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let fs = fspick(directory, "", flags)?;
+    fsconfig_set_flag(&fs, "rw")?;
+    Ok(fsconfig_reconfigure(&fs)?)
 }
 
 /// A file system that is to be mounted.
@@ -229,7 +241,7 @@ fn in_its_words(context: &OwnedFd, errno: Errno) -> io::Error {
 
 /// mount(2) as it was before Linux 5.12: bind, leave the peer group, remount read-only, share again.
 fn classic_read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<()> {
-    let path = path_of(directory);
+    let path = link_of(directory);
     if recursive {
         mount_bind_recursive(&path, &path)?;
     } else {
@@ -243,7 +255,7 @@ fn classic_read_only_bind(directory: &OwnedFd, recursive: bool) -> io::Result<()
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let path = path_of(&bind);
+    let path = link_of(&bind);
     mount_change(&path, MountPropagationFlags::PRIVATE)?;
     remount(&path, MountFlags::RDONLY)?;
     mount_change(&path, MountPropagationFlags::SHARED)?;
@@ -270,7 +282,7 @@ fn remount(path: &str, access: MountFlags) -> io::Result<()> {
 }
 
 /// A path for a directory that is open, whatever is mounted or renamed meanwhile.
-fn path_of(directory: impl AsFd) -> String {
+pub(crate) fn link_of(directory: impl AsFd) -> String {
     format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())
 }
 

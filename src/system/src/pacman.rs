@@ -1,14 +1,16 @@
 //! What pacman finds: its configuration, and whether our hook is one of those that it runs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fstat};
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::package_manager::{GUARD, GUARD_HOOK, GUARD_NAME};
 use usr_policy_plan::pacman_conf::PacmanConf;
 use usr_policy_plan::pattern::{is_pattern, matches};
 
+use crate::failure::Failure;
 use crate::root::Root;
 use crate::seen::is_program;
 
@@ -56,6 +58,37 @@ fn expand(root: &Root, pattern: &str) -> Vec<String> {
             .collect();
     }
     paths
+}
+
+/// The packages of a database that have files below `/usr`, by name and version, each with the time at which it was installed.
+/// Source: pacman lib/libalpm/be_local.c; each is a directory below local/ with the files `desc` and `files`.
+///
+/// # Errors
+/// The kernel's, where the database cannot be read; a package that goes away meanwhile is left out.
+pub(crate) fn packages_in_usr(
+    root: &Root,
+    database: &str,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let local = format!("{database}/local");
+    let mut packages = BTreeMap::new();
+    for name in root.names(&local)? {
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        let files = root.read(&format!("{local}/{name}/files")).ok().flatten();
+        let has_files = files.is_some_and(|text| {
+            let mut lines = text.split(|&byte| byte == b'\n');
+            lines.any(|line| line.starts_with(b"usr/"))
+        });
+        let desc = root.open_at(&format!("{local}/{name}/desc"), OFlags::PATH);
+        if let Some(stat) = desc.ok().and_then(|desc| fstat(desc).ok())
+            && has_files
+        {
+            let installed = format!("{}.{}", stat.st_mtime, stat.st_mtime_nsec);
+            packages.insert(name.to_owned(), installed);
+        }
+    }
+    Ok(packages)
 }
 
 /// Whether pacman would run our hook, and the hook our program: a file of its name in a later directory takes its place, and

@@ -1,6 +1,6 @@
 //! What a stage finds at the root that it works on.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -11,6 +11,7 @@ use usr_policy_plan::plan::{Installation, Seen, UsrMount};
 use usr_policy_plan::unit::BOOT_PROGRAM;
 
 use crate::failure::Failure;
+use crate::mount::link_of;
 use crate::root::Root;
 
 /// Where systemd looks for generators that a package or an administrator installs, the first name wins.
@@ -128,9 +129,8 @@ pub fn how_closed(directory: &OwnedFd) -> Result<Closed, Failure> {
 }
 
 /// The path at which a directory is seen from here: a link may have led to it.
-fn path_of(directory: &OwnedFd) -> Option<MountPoint> {
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    let path = std::fs::read_link(link).ok()?;
+pub(crate) fn path_of(directory: &OwnedFd) -> Option<MountPoint> {
+    let path = std::fs::read_link(link_of(directory)).ok()?;
     MountPoint::new(path.as_os_str().as_bytes()).ok()
 }
 

@@ -83,11 +83,7 @@ impl Turn {
     /// # Errors
     /// The kernel's; the state before is there then.
     pub fn write(&self, state: &State) -> Result<(), Failure> {
-        let new = concat_path(STATE, ".new");
-        make_parent(STATE)
-            .and_then(|()| fs::write(&new, state.text()))
-            .and_then(|()| fs::rename(&new, STATE))
-            .map_err(|error| Failure::new(STATE, "cannot replace", error))
+        replace(STATE, &state.text())
     }
 
     /// Records that a unit is open on purpose, before it is unmounted: PID 1 does not mount it again.
@@ -120,6 +116,15 @@ impl Turn {
     }
 }
 
+/// Replaces a file, in a directory that is made where it is missing: a reader sees the text before or this one.
+pub(crate) fn replace(path: &str, text: &str) -> Result<(), Failure> {
+    let new = [path, ".new"].concat();
+    make_parent(path)
+        .and_then(|()| fs::write(&new, text))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(|error| Failure::new(path, "cannot replace", error))
+}
+
 fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -129,10 +134,6 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn open_file(unit: &str) -> String {
     [OPEN_DIRECTORY, "/", unit].concat()
-}
-
-fn concat_path(path: &str, end: &str) -> String {
-    [path, end].concat()
 }
 
 fn make_parent(path: &str) -> io::Result<()> {
