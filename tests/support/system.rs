@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -382,7 +383,10 @@ impl System {
     /// # Errors
     /// The kernel's.
     pub fn write_in(&self, directory: &str) -> io::Result<()> {
-        let probe = self.path(directory).join(".probe");
+        // A name of its own: what is closed between the two lines keeps the file.
+        static PROBES: AtomicUsize = AtomicUsize::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let probe = self.path(directory).join(format!(".probe-{number}"));
         OpenOptions::new()
             .write(true)
             .create_new(true)

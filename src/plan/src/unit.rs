@@ -202,7 +202,7 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     if !plan.is_strict() {
         return (tree, failures);
     }
-    let mut before_sysext = [APPLY_SERVICE, FOLLOW_SERVICE].map(str::to_owned).to_vec();
+    let mut before_sysext = Vec::from([APPLY_SERVICE.to_owned()]);
     for mount in &plan.mounts {
         match unit_of(&mount.rule) {
             Err(too_long) => failures.push(too_long),
@@ -218,8 +218,7 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     let path = [UNIT_DIRECTORY, "/", APPLY_SERVICE].concat();
     tree.wants(Directory::Normal, LOCAL, APPLY_SERVICE, &path);
     lock_service(&mut tree, plan);
-    let path = [UNIT_DIRECTORY, "/", FOLLOW_SERVICE].concat();
-    tree.wants(Directory::Normal, "sysinit.target", FOLLOW_SERVICE, &path);
+    follow_service(&mut tree, plan);
     remount_fs(&mut tree, plan, normal);
     sysext(&mut tree, plan, &before_sysext);
     (tree, failures)
@@ -266,6 +265,27 @@ fn lock_service(tree: &mut UnitTree, plan: &Plan) {
     tree.file(Directory::Normal, name, text.0);
     let path = [UNIT_DIRECTORY, "/", LOCK_SERVICE].concat();
     tree.wants(Directory::Normal, target, LOCK_SERVICE, &path);
+}
+
+/// Pulls the follower in, and orders it: what it locks is mounted by then.
+fn follow_service(tree: &mut UnitTree, plan: &Plan) {
+    let (target, before) = if has_database_from_network(plan) {
+        (REMOTE, REMOTE)
+    } else {
+        // Whoever merges at boot finds it at work.
+        ("sysinit.target", "sysinit.target systemd-sysext.service")
+    };
+    let mut text = Text::new();
+    text.section("Unit").set("Before", before);
+    let name = [FOLLOW_SERVICE, ".d/", DROP_IN].concat();
+    tree.file(Directory::Normal, name, text.0);
+    let path = [UNIT_DIRECTORY, "/", FOLLOW_SERVICE].concat();
+    tree.wants(Directory::Normal, target, FOLLOW_SERVICE, &path);
+}
+
+fn has_database_from_network(plan: &Plan) -> bool {
+    plan.mount_of(Role::Database)
+        .is_some_and(|database| database.is_from_network)
 }
 
 /// The directory that a path is in; `None` where that is the root.
@@ -435,10 +455,12 @@ fn sysext(tree: &mut UnitTree, plan: &Plan, after: &[String]) {
     let mut text = Text::new();
     text.section("Unit").set("After", &after.join(" "));
     text.section("Service")
-        .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no")
+        .set("Environment", "SYSTEMD_SYSEXT_MUTABLE_MODE=no");
+    // A lock on the directory below would keep away what the network is still to bring.
+    if !has_database_from_network(plan) {
         // The follower sees it as well; whoever waits for the service finds the lock as it should be.
-        .set("ExecStartPost", &sync)
-        .set("ExecStopPost", &sync);
+        text.set("ExecStartPost", &sync).set("ExecStopPost", &sync);
+    }
     tree.file(
         Directory::Normal,
         [SERVICE, ".d/", DROP_IN].concat(),
