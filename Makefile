@@ -41,7 +41,7 @@ install: static
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
 	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
-	$(INSTALL) -Dm644 -t $(hookdir) pacman/usr-policy-guard.hook
+	$(INSTALL) -Dm644 -t $(hookdir) pacman/00-usr-policy-guard.hook
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
 	$(INSTALL) -Dm644 -t $(unitdir) units/*.service

@@ -59,7 +59,7 @@ fn seen(system: &System, what: &str) -> bool {
 }
 
 /// Where the guard hook is installed.
-const HOOK: &str = "/usr/share/libalpm/hooks/usr-policy-guard.hook";
+const HOOK: &str = "/usr/share/libalpm/hooks/00-usr-policy-guard.hook";
 
 /// A follower, until it is dropped.
 struct Follower(Child);
@@ -497,7 +497,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 |system| {
                     let mask = system.path("/etc/pacman.d/hooks");
                     fs::create_dir_all(&mask).unwrap();
-                    symlink("/dev/null", mask.join("usr-policy-guard.hook")).unwrap();
+                    symlink("/dev/null", mask.join("00-usr-policy-guard.hook")).unwrap();
                 },
                 |system| {
                     system.write(
@@ -505,7 +505,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                         "[options]\nInclude = /etc/pacman.d/o*.conf\n",
                     );
                     system.write("/etc/pacman.d/own.conf", "HookDir = /srv/hooks\n");
-                    system.write("/srv/hooks/usr-policy-guard.hook", "");
+                    system.write("/srv/hooks/00-usr-policy-guard.hook", "");
                 },
             ];
             for spoil in ways {

@@ -552,10 +552,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 "warning",
                 "only the hook of usr-policy keeps pacman from forgetting packages",
             );
-            fs::remove_file(system.path("/usr/share/libalpm/hooks/usr-policy-guard.hook"))
+            fs::remove_file(system.path("/usr/share/libalpm/hooks/00-usr-policy-guard.hook"))
                 .unwrap_err();
             system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
-            system.does(&["rm", "/usr/share/libalpm/hooks/usr-policy-guard.hook"]);
+            system.does(&["rm", "/usr/share/libalpm/hooks/00-usr-policy-guard.hook"]);
             system.does(&["mount", "-o", "remount,bind,ro", "/usr"]);
             let report = Report::of(system);
             report.exits(1);

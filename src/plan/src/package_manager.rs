@@ -32,10 +32,23 @@ pub const PACMAN: PackageManager = PackageManager {
 };
 
 /// The name of the hook that stops pacman from what a read-only `/usr` would break.
-pub const GUARD_NAME: &str = "usr-policy-guard.hook";
+///
+/// pacman runs hooks in the order of their names (alpm-hooks(5)), and mkinitcpio's `60-mkinitcpio-remove.hook` removes the
+/// kernel from `/boot` before the transaction: ours comes first, or a removal that it stops has done that already.
+pub const GUARD_NAME: &str = "00-usr-policy-guard.hook";
 
 /// Its text, as it is installed: another one may let everything pass.
-pub const GUARD_HOOK: &str = include_str!("../../../pacman/usr-policy-guard.hook");
+pub const GUARD_HOOK: &str = include_str!("../../../pacman/00-usr-policy-guard.hook");
 
 /// The program that it runs.
 pub const GUARD: &str = "/usr/bin/usr-policy";
+
+#[cfg(test)]
+mod tests {
+    use super::GUARD_NAME;
+
+    #[test]
+    fn the_guard_runs_before_the_hook_that_removes_the_kernel() {
+        assert!(GUARD_NAME < "60-mkinitcpio-remove.hook");
+    }
+}
