@@ -23,7 +23,7 @@ dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 hookdir = $(DESTDIR)$(PREFIX)/share/libalpm/hooks
 
-.PHONY: all build static install install-init install-openrc stage check check-quick check-matrix soak boot boots try fmt requirements requirements-boot clean try-announcement
+.PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -81,6 +81,11 @@ check-quick: requirements stage
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
 	$(CARGO) test --package usr-policy-tests --locked --bin try
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test preinit --test program --test cli
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test pacman -- --exact 'the page about pacman says what tests/pacman.tsv does'
+
+# The real pacmans in every state of the lock, in the systems that the boots are made of; about half a minute once they are there.
+check-pacman: requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test pacman
 
 # Every boot, one after the other.
 boots: requirements-boot stage
@@ -98,7 +103,7 @@ try-announcement:
 	@echo 'usr-policy in a virtual machine. What is missing is installed with apt, the program is built, then a Debian'
 	@echo 'system is made and booted twice: some minutes the first time, about two after that. Ctrl-C stops it cleanly.'
 
-check: check-quick boots
+check: check-quick check-pacman boots
 
 # Every cell of the boot matrix, about two hours. What an earlier run has seen of the very same machine is judged again and
 # not booted again, so one that was interrupted goes on. With MKINITCPIO_SRC=DIR the cells of mkinitcpio itself as well.
