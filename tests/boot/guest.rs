@@ -144,6 +144,7 @@ pub fn input(steps: &[Step]) -> Result<tempfile::TempDir> {
     let mut extras = vec![
         Extra::file("late", include_str!("guest/late")),
         Extra::file("digest", include_str!("guest/digest")),
+        Extra::file("lock", include_str!("guest/lock")),
     ];
     for (number, step) in steps.iter().enumerate() {
         extras.push(Extra::file(

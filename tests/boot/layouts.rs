@@ -11,7 +11,7 @@ use crate::observed::Observed;
 use crate::steps::{MERGE_BY_HAND, PACMAN};
 use crate::words::verify_says;
 
-const STRICT: &str = "usrpolicy=strict";
+pub const STRICT: &str = "usrpolicy=strict";
 
 /// The line of every fstab for `/` on ext4.
 pub const ROOT_LINE: &str = "LABEL=root\t/\text4\trw,relatime\t0 1\n";

@@ -9,6 +9,7 @@ mod guest;
 mod halves;
 mod journal;
 mod layouts;
+mod lock;
 mod matrix;
 mod mkinitcpio;
 mod mounts;
@@ -76,6 +77,7 @@ fn run() -> Result<Conclusion> {
     cases.extend(volatile::cases()?);
     cases.extend(suites::cases()?);
     cases.extend(undoers::cases()?);
+    cases.extend(lock::cases()?);
     cases.extend(nfs::cases()?);
     let left_out = matrix::is_left_out_of_check(&cases[others..]);
     let cases = Arc::new(cases);

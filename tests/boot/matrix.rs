@@ -73,6 +73,7 @@ const BTRFS: &str = "trixie-dracut-btrfs-subvolumes-for-usr-log-cache-and-databa
 const NESTED: &str = "trixie-dracut-a-nested-btrfs-subvolume-for-usr-holds";
 const VAR: &str = "trixie-dracut-a-read-only-root-and-var-on-its-own-partition-holds";
 const IN_ROOT: &str = "/usr in the root";
+const DAY: &str = "/usr in the root, locked and unlocked";
 const OWN: &str = "/usr on its own partition, fstab rw";
 const LINE: &str = "/usr, /var/log, /var/cache and the database btrfs subvolumes in fstab";
 const MOUNT_USR: &str = "/usr only by mount.usr=";
@@ -108,6 +109,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", "overlay of dracut", "dracut"], Late, Matrix, "trixie-dracut-an-overlay-of-dracut-holds-late-and-the-log-says-why"),
     cell(["trixie", "/usr in the root, every undoer", "dracut"], Holds, Check, "trixie-dracut-strict-holds-after-every-undoer-or-verify-names-it"),
     cell(["trixie", "/usr on its own partition, every undoer", "dracut"], Holds, Check, "trixie-dracut-usr-on-its-own-partition-holds-after-every-undoer-or-verify-names-it"),
+    cell(["trixie", "/usr on its own partition, locked and unlocked", "dracut"], Holds, Check, "trixie-dracut-usr-on-its-own-partition-is-opened-and-closed-with-the-database"),
     cell(["trixie", NFS, "dracut"], Holds, Check, "trixie-dracut-usr-over-nfs-is-never-writable-though-fstab-and-export-say-rw"),
     cell(["trixie", "/usr over NFS, export ro", "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-with-ro-in-the-export-is-read-only"),
     cell(["trixie", "/usr over NFS, fstab ro", "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-with-ro-in-fstab-is-read-only"),
@@ -132,12 +134,15 @@ const CELLS: &[Cell] = &[
     cell(["trixie", OWN, "no initramfs, pre-init, OpenRC without our script"], Refused("nobody would lock the database"), Matrix, "trixie-openrc-without-our-script-leaves-usr-writable-and-verify-says-so"),
     cell(["trixie", "/usr on its own partition, fstab ro", "no initramfs, pre-init, OpenRC"], Holds, Check, "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro"),
     cell(["bookworm", IN_ROOT, "dracut"], Holds, Check, "bookworm-dracut-strict-holds-from-before-switch-root-to-shutdown"),
+    cell(["bookworm", DAY, "dracut"], Holds, Matrix, "bookworm-dracut-strict-the-database-is-locked-and-unlocked-as-the-table-says"),
     cell(["bookworm", OWN, "dracut"], Holds, Matrix, "bookworm-dracut-usr-on-its-own-partition-is-never-writable-though-fstab-says-rw"),
     cell(["bookworm", MOUNT_USR, "dracut"], Holds, Matrix, "bookworm-dracut-usr-only-by-mount-usr-on-the-command-line-is-never-writable"),
     cell(["bookworm", LINE, "dracut"], Holds, Matrix, "bookworm-dracut-btrfs-subvolumes-for-usr-log-cache-and-database-hold"),
     cell(["bookworm", EROFS, "dracut"], Provided("erofs"), Matrix, "bookworm-dracut-usr-on-erofs-is-recognised-and-nothing-is-stacked-on-it"),
     cell(["bookworm", LATER, "dracut"], Holds, Matrix, "bookworm-dracut-usr-stays-read-only-when-remount-fs-opens-the-root"),
     cell(["forky", IN_ROOT, "dracut"], Holds, Check, "forky-dracut-strict-holds-from-before-switch-root-to-shutdown"),
+    cell(["forky", DAY, "dracut"], Holds, Check, "forky-dracut-strict-the-database-is-locked-and-unlocked-as-the-table-says"),
+    cell(["forky", DAY, "dracut, without the word"], Refused("nothing was asked for"), Matrix, "forky-dracut-without-the-word-every-promise-of-the-lock-is-seen-broken"),
     cell(["forky", OWN, "dracut"], Holds, Matrix, "forky-dracut-usr-on-its-own-partition-is-never-writable-though-fstab-says-rw"),
     cell(["forky", MOUNT_USR, "dracut"], Holds, Matrix, "forky-dracut-usr-only-by-mount-usr-on-the-command-line-is-never-writable"),
     cell(["forky", LINE, "dracut"], Holds, Matrix, "forky-dracut-btrfs-subvolumes-for-usr-log-cache-and-database-hold"),

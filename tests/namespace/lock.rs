@@ -441,7 +441,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             does(system, &["unlock", "--for", "1h"]);
             let text = does(system, &["status"]);
             assert!(
-                text.contains("(unlocked by hand), for 0s, and for another 59m "),
+                text.contains("(unlocked by hand), for 0s; the next change in 59m "),
                 "{text}"
             );
             assert!(text.lines().count() < 24);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use humantime::{FormattedDuration, format_duration};
-use rustix::fs::fstatvfs;
+use rustix::fs::{FsWord, fstatfs, fstatvfs};
 use usr_policy_plan::policy::{Mode, Treatment};
 use usr_policy_plan::verify::{Observed, Verdict, report};
 use usr_policy_system::failure::Failure;
@@ -59,7 +59,7 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
         if let Some(until) = wanted.until {
             let _ = write!(
                 what,
-                ", and for another {}",
+                "; the next change in {}",
                 seconds_between(state::now(), until)
             );
         }
@@ -77,8 +77,11 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     for mount in &plan.mounts {
         if matches!(mount.rule.treatment, Treatment::Tmpfs(_)) {
             let path = mount.rule.mount_point.to_string();
-            let fill = fill(machine, &path)?;
-            line(text, "tmpfs", &format!("{path}: {fill}"));
+            let what = match fill(machine, &path)? {
+                Some(fill) => fill,
+                None => about(&path).to_owned(),
+            };
+            line(text, "tmpfs", &format!("{path}: {what}"));
         }
     }
     let wrong = |verdict| {
@@ -97,6 +100,9 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What statfs(2) says of the type of a tmpfs.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// How long it has been so, where that is on record.
 fn since(observed: &Observed, path: &str) -> String {
@@ -119,17 +125,18 @@ fn line(text: &mut String, key: &str, what: &str) {
     let _ = writeln!(text, "{key:10}  {what}");
 }
 
-/// How full a file system is.
-fn fill(machine: &Machine, path: &str) -> Result<String, Failure> {
+/// How full a tmpfs is; `None` where there is none.
+fn fill(machine: &Machine, path: &str) -> Result<Option<String>, Failure> {
     let Some(directory) = machine.root.directory(path)? else {
-        return Ok("there is no such directory".to_owned());
+        return Ok(None);
     };
-    let stat = fstatvfs(&directory).map_err(|error| Failure::new(path, "cannot look at", error))?;
+    let fail = |error| Failure::new(path, "cannot look at", error);
+    if fstatfs(&directory).map_err(fail)?.f_type != TMPFS_MAGIC {
+        return Ok(None);
+    }
+    let stat = fstatvfs(&directory).map_err(fail)?;
     let used = stat.f_blocks.saturating_sub(stat.f_bfree);
     let mebibytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize) / (1024 * 1024);
-    Ok(format!(
-        "{} of {} MiB used",
-        mebibytes(used),
-        mebibytes(stat.f_blocks)
-    ))
+    let (used, all) = (mebibytes(used), mebibytes(stat.f_blocks));
+    Ok(Some(format!("{used} of {all} MiB used")))
 }
