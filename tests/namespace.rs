@@ -2,6 +2,8 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/kills.rs"]
+mod kills;
 #[path = "namespace/lock.rs"]
 mod lock;
 #[path = "namespace/sync.rs"]
@@ -17,11 +19,20 @@ use usr_policy_tests::system::Installed;
 
 fn main() -> ExitCode {
     // The root of a user namespace may not take this machine's root for a layer of an overlay: mounts below it are locked.
-    become_root(&["USR_POLICY_STAGE", "CARGO", "HOME", "PATH"]).unwrap();
+    become_root(&[
+        "USR_POLICY_STAGE",
+        kills::KILLS,
+        kills::SEED,
+        "CARGO",
+        "HOME",
+        "PATH",
+    ])
+    .unwrap();
     let _installed = Installed::new();
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("kills", kills::TESTS),
         ("lock", lock::TESTS),
         ("sync", sync::TESTS),
         ("verify", verify::TESTS),

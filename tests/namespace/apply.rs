@@ -621,17 +621,22 @@ pub(crate) fn merge(system: &System, writable_layer: Option<&str>) {
             base = base.display()
         );
     }
-    let usr = system.path("/usr");
+    // Nobody may see it before it has its mark: systemd-sysext(8) moves it there, too.
+    let ready = base.join("extension-ready");
+    fs::create_dir_all(&ready).unwrap();
     mount(
         Some("sysext"),
-        &usr,
+        &ready,
         Some("overlay"),
         MsFlags::empty(),
         Some(options.as_str()),
     )
     .unwrap();
-    let device = nix::sys::stat::stat(&usr).unwrap().st_dev;
+    let device = nix::sys::stat::stat(&ready).unwrap().st_dev;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     fs::write(mark.join("dev"), format!("{major}:{minor}\n")).unwrap();
+    let usr = system.path("/usr");
+    let moved = MsFlags::MS_MOVE;
+    mount(Some(&ready), &usr, None::<&str>, moved, None::<&str>).unwrap();
     assert!(usr.join(".systemd-sysext/dev").exists());
 }

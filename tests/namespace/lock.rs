@@ -2,30 +2,29 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::{Child, Command};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use usr_policy_tests::privilege::tmpfs;
-use usr_policy_tests::system::{System, Writer};
+use usr_policy_tests::system::{Follower, System, Writer, becomes};
 
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
 
-const DATABASE: &str = "/var/lib/pacman";
-const CACHE: &str = "/var/cache/pacman";
-const STATE: &str = "/run/usr-policy/state/lock";
+pub(crate) const DATABASE: &str = "/var/lib/pacman";
+pub(crate) const CACHE: &str = "/var/cache/pacman";
+pub(crate) const STATE: &str = "/run/usr-policy/state/lock";
 
 /// Runs sync, which must succeed; its log.
-fn sync(system: &System) -> String {
+pub(crate) fn sync(system: &System) -> String {
     let (exit, log) = system.generator(&["sync"]);
     assert_eq!(exit, 0, "{log}");
     log
 }
 
 /// A verb that must succeed; what it prints.
-fn does(system: &System, words: &[&str]) -> String {
+pub(crate) fn does(system: &System, words: &[&str]) -> String {
     let (exit, text, complaints) = system.program(words);
     assert_eq!((exit, complaints.as_str()), (0, ""), "{words:?}: {text}");
     text
@@ -41,7 +40,7 @@ fn refused(system: &System, words: &[&str]) -> String {
     complaints
 }
 
-fn is_closed(system: &System) -> [bool; 2] {
+pub(crate) fn is_closed(system: &System) -> [bool; 2] {
     [DATABASE, "/usr"].map(|path| system.is_read_only(path))
 }
 
@@ -60,33 +59,6 @@ fn seen(system: &System, what: &str) -> bool {
 
 /// Where the guard hook is installed.
 const HOOK: &str = "/usr/share/libalpm/hooks/00-usr-policy-guard.hook";
-
-/// A follower, until it is dropped.
-struct Follower(Child);
-
-impl Follower {
-    fn start(system: &System) -> Self {
-        let mut command: Command =
-            system.command(&["/usr/lib/usr-policy/usr-policy-generator", "follow"]);
-        Follower(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until something is so.
-fn becomes(what: &str, is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
-        sleep(Duration::from_millis(2));
-    }
-}
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (

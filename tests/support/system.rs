@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -115,6 +117,8 @@ pub struct System {
 /// A line of the mount table, read without any code of the product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
+    /// Its number, which another mount may have after it.
+    pub id: u64,
     /// Where it is mounted, in the system.
     pub mount_point: String,
     /// The options of this mount.
@@ -123,6 +127,8 @@ pub struct Line {
     pub peer_group: Option<u64>,
     /// The file system's type.
     pub fs_type: String,
+    /// What whoever mounted it has called it.
+    pub source: String,
 }
 
 impl System {
@@ -378,6 +384,17 @@ impl System {
         )
     }
 
+    /// Makes a directory that systemd-sysext(8) merges.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    pub fn extension(&self, name: &str) {
+        let tree = format!("/var/lib/extensions/{name}/usr");
+        self.write(&format!("{tree}/share/{name}"), "");
+        let release = format!("{tree}/lib/extension-release.d/extension-release.{name}");
+        self.write(&release, "ID=_any\n");
+    }
+
     /// Tries to write in a directory, by making a file and removing it.
     ///
     /// # Errors
@@ -424,10 +441,12 @@ impl System {
                 .iter()
                 .find_map(|word| word.strip_prefix("shared:"));
             Some(Line {
+                id: words[0].parse().unwrap(),
                 mount_point: Path::new("/").join(below).to_str().unwrap().to_owned(),
                 options: words[5].split(',').map(str::to_owned).collect(),
                 peer_group: peer_group.map(|number| number.parse().unwrap()),
                 fs_type: words[end + 1].to_owned(),
+                source: words[end + 2].to_owned(),
             })
         });
         lines.collect()
@@ -439,6 +458,53 @@ impl System {
         let mut mounts = self.mounts();
         mounts.retain(|line| line.mount_point == path);
         mounts
+    }
+}
+
+/// The follower, until it is dropped.
+#[derive(Debug)]
+pub struct Follower(Child);
+
+impl Follower {
+    /// Starts it, as its unit does.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    #[must_use]
+    pub fn start(system: &System) -> Self {
+        Follower(system.command(&[GENERATOR, "follow"]).spawn().unwrap())
+    }
+
+    /// A number in proc_pid_status(5); of memory, in KiB.
+    ///
+    /// # Panics
+    /// Where it has ended, or the kernel has no such number.
+    #[must_use]
+    pub fn status(&self, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(key));
+        let value = value.and_then(|value| value.strip_prefix(':'));
+        let number = value.and_then(|value| value.split_whitespace().next());
+        number.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// Where it is not within twenty seconds.
+pub fn becomes(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,0 +1,438 @@
+//! Killed at any moment: whatever of ours or of systemd-sysext(8) ends in the middle of its work, the next sync brings
+//! everything to what the lock table says.
+
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::time::{ClockId, clock_gettime};
+use usr_policy_tests::privilege::tmpfs;
+use usr_policy_tests::system::{Follower, GENERATOR, Line, System, becomes};
+
+use crate::STRICT;
+use crate::lock::{CACHE, DATABASE, STATE, is_closed, sync};
+
+/// How many processes are killed, in all three modes of the lock together.
+pub(crate) const KILLS: &str = "USR_POLICY_KILLS";
+
+/// Repeats what a run has done that had printed this number, as far as the scheduler does.
+pub(crate) const SEED: &str = "USR_POLICY_SEED";
+
+const COMMANDS: [&[&str]; 8] = [
+    &[GENERATOR, "sync"],
+    &["usr-policy", "lock"],
+    &["usr-policy", "unlock"],
+    &["usr-policy", "unlock", "--for", "1s"],
+    &["systemd-sysext", "merge"],
+    &["systemd-sysext", "unmerge"],
+    &["systemd-sysext", "unmerge"],
+    &["systemd-sysext", "refresh"],
+];
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "whatever is killed in the middle of its work, sync brings back what the lock table says",
+        || kills("merged", 1, 2),
+    ),
+    (
+        "whatever is killed while the lock is always there, sync brings it back",
+        || kills("always", 1, 4),
+    ),
+    (
+        "whatever is killed while the lock is off, sync brings back what the lock table says",
+        || kills("off", 1, 4),
+    ),
+    (
+        "killed at any of the system calls that change something, nothing is left that sync does not set right",
+        || {
+            System::with(STRICT, |system| {
+                let mut machine = Machine::new(system, "merged", Random(0));
+                let complaints: Vec<_> = [
+                    (Before::Closed, &["usr-policy", "unlock"][..]),
+                    (Before::Open, &["usr-policy", "lock"]),
+                    (Before::Start, &[GENERATOR, "sync"]),
+                ]
+                .into_iter()
+                .flat_map(|(before, command)| {
+                    CALLS.into_iter().map(move |call| (call, before, command))
+                })
+                .flat_map(|(call, before, command)| machine.kill_at_each(call, before, command))
+                .collect();
+                assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+                machine.ends_as_it_began();
+            });
+        },
+    ),
+];
+
+/// How a machine is before somebody is killed in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Everything is closed.
+    Closed,
+    /// Everything was opened by hand.
+    Open,
+    /// As it starts: nothing is closed, and nobody has asked for anything.
+    Start,
+}
+
+/// The system calls with which ours change something.
+const CALLS: [&str; 9] = [
+    "write",
+    "rename",
+    "unlink",
+    "unlinkat",
+    "umount2",
+    "open_tree",
+    "mount_setattr",
+    "move_mount",
+    "fsmount",
+];
+
+/// Kills so large a part of all.
+fn kills(lock: &'static str, part: u64, of: u64) {
+    let number = |name, otherwise| match env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: not a number")),
+        Err(_) => otherwise,
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seed = number(SEED, u64::from(now.unwrap().subsec_nanos()));
+    let times = (number(KILLS, 50) * part).div_ceil(of);
+    eprintln!("namespace: {times} kills, usrpolicy.lock={lock}, {SEED}={seed}");
+    System::with(&format!("{STRICT} usrpolicy.lock={lock}"), |system| {
+        let mut machine = Machine::new(system, lock, Random(seed));
+        for number in 1..=times {
+            machine.kill_one();
+            let complaint = machine.complaint();
+            assert!(
+                complaint.is_none(),
+                "kill {number} of {times}, {SEED}={seed} usrpolicy.lock={lock}: {}\nstate: {:?}\n{}\n{:#?}",
+                complaint.unwrap(),
+                fs::read_to_string(system.path(STATE)),
+                machine.done.join("\n"),
+                system.mounts(),
+            );
+        }
+        machine.ends_as_it_began();
+    });
+}
+
+struct Machine<'a> {
+    system: &'a System,
+    lock: &'static str,
+    random: Random,
+    follower: Option<Follower>,
+    /// The mounts when everything was closed, and nothing merged.
+    closed: Vec<String>,
+    /// How long each command takes when nobody kills it.
+    times: [Duration; COMMANDS.len()],
+    /// What was done, for the message of a failure.
+    done: Vec<String>,
+}
+
+impl<'a> Machine<'a> {
+    fn new(system: &'a System, lock: &'static str, random: Random) -> Self {
+        system.extension("hello");
+        tmpfs(&system.path(CACHE), "mode=0755");
+        system.does(&[GENERATOR, "sync"]);
+        let mut machine = Machine {
+            system,
+            lock,
+            random,
+            follower: None,
+            closed: Vec::new(),
+            times: [Duration::ZERO; COMMANDS.len()],
+            done: Vec::new(),
+        };
+        for (index, words) in COMMANDS.iter().enumerate() {
+            let began = Instant::now();
+            // Some are refused now and then; that takes as long.
+            let _ = system.command(words).output().unwrap();
+            machine.times[index] = began.elapsed();
+        }
+        machine.close();
+        machine.closed = points(&system.mounts(), |_| true);
+        machine
+    }
+
+    fn close(&mut self) {
+        // It fails where nothing is merged.
+        let _ = self.system.command(&["systemd-sysext", "unmerge"]).output();
+        self.system.does(&["usr-policy", "lock"]);
+        sync(self.system);
+    }
+
+    /// Starts a command and ends somebody before, in or shortly after its work.
+    fn kill_one(&mut self) {
+        let index = self.random.below(COMMANDS.len() as u64) as usize;
+        let words = COMMANDS[index];
+        let mut command = self.system.command(words);
+        // What it starts itself is in its group, and has its output open as long as it lives.
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let time = self.times[index] * 3 / 2;
+        let delay = Duration::from_micros(self.random.below(time.as_micros() as u64));
+        sleep(delay);
+        let pid = Pid::from_child(&child);
+        let whom = match self.random.below(4) {
+            0 | 1 => {
+                let _ = kill_process(pid, Signal::KILL);
+                "it alone"
+            }
+            2 => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                "it and what it had started"
+            }
+            _ => {
+                self.follower = None;
+                "the follower"
+            }
+        };
+        let ended = wait(&mut child);
+        self.done.push(format!(
+            "{words:?}, after {delay:?} killed: {whom}; {ended}"
+        ));
+        if self.follower.is_none() && self.random.below(4) != 0 {
+            self.done.push("a follower".into());
+            self.follower = Some(Follower::start(self.system));
+        }
+        // So that an unmerge settles, and the time of an unlock is over.
+        if self.random.below(10) == 0 {
+            self.done.push("two seconds and a half".into());
+            sleep(Duration::from_millis(2_500));
+        }
+    }
+
+    /// Kills a command at the first, the second and every other of its calls; what a sync, and then a follower, made of
+    /// none of them.
+    fn kill_at_each(&mut self, call: &str, before: Before, words: &[&str]) -> Vec<String> {
+        let inject = |number| format!("inject={call}:signal=KILL:when={number}");
+        let mut complaints = Vec::new();
+        for number in 1.. {
+            self.close();
+            if before != Before::Closed {
+                self.system.does(&["usr-policy", "unlock"]);
+            }
+            if before == Before::Start {
+                fs::remove_file(self.system.path(STATE)).unwrap();
+            }
+            let (trace, inject) = (format!("trace={call}"), inject(number));
+            let strace = [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                &trace,
+                "-e",
+                &inject,
+            ];
+            let ran = self
+                .system
+                .command(&[&strace, words].concat())
+                .output()
+                .unwrap();
+            let mut complaint = self.complaint();
+            if complaint.is_none() {
+                self.follower = Some(Follower::start(self.system));
+                complaint = self.complaint();
+                self.follower = None;
+            }
+            complaints
+                .extend(complaint.map(|it| format!("{words:?} killed at {call} {number}: {it}")));
+            // Where the child of a command was killed, it says so itself.
+            if ran.status.success() {
+                break;
+            }
+        }
+        complaints
+    }
+
+    /// What is not as it should be after a sync.
+    fn complaint(&self) -> Option<String> {
+        let (exit, log) = self.system.generator(&["sync"]);
+        if exit != 0 {
+            return Some(format!("sync: exit {exit}: {log}"));
+        }
+        if self.follower.is_none() {
+            // Nobody else is there who could make it good.
+            return self.difference();
+        }
+        let began = Instant::now();
+        loop {
+            let difference = self.difference();
+            if difference.is_none() || began.elapsed() > Duration::from_secs(20) {
+                return difference;
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn difference(&self) -> Option<String> {
+        let state = fs::read_to_string(self.system.path(STATE)).unwrap_or_default();
+        let mounts = self.system.mounts();
+        let at = |point: &str| {
+            mounts
+                .iter()
+                .filter(|line| line.mount_point == point)
+                .count()
+        };
+        let merged = mounts.iter().filter(|line| line.source == "sysext").count();
+        let is_closed = is_closed(self.system);
+        let table = table(self.lock, &state, now());
+        let is_wrong = |(is, wanted): (bool, bool)| match (is, wanted) {
+            // Without a follower nobody opens what is closed.
+            (true, false) => self.follower.is_some(),
+            (false, true) => true,
+            _ => false,
+        };
+        let is_unlocked = table == [false, false];
+        // A merge covers what was open below it.
+        let of_usr = if merged == 0 { 1..=1 } else { 0..=1 };
+        let own = |point: &str| ["/usr", DATABASE, CACHE].contains(&point);
+        let others = |line: &Line| !own(&line.mount_point);
+        let others_before = self.closed.iter().filter(|point| !own(point));
+        let opened = self.system.path("/run/usr-policy/open");
+        let has_open = |unit| opened.join(unit).exists();
+        for (is_so, complaint) in [
+            (merged <= 1, "extensions are merged twice"),
+            (
+                state.contains("extensions merged\n") == (merged == 1),
+                "the state does not know what is merged",
+            ),
+            (
+                !is_wrong((is_closed[0], table[0])),
+                "the database is not what the table says",
+            ),
+            (
+                !is_wrong((is_closed[1], table[1])),
+                "/usr is not what the table says",
+            ),
+            (
+                is_closed != [false, true] || !is_unlocked,
+                "the database is open as if /usr were",
+            ),
+            (
+                at(DATABASE) == usize::from(is_closed[0]),
+                "a mount of the database is left over or doubled",
+            ),
+            (
+                if is_closed[1] {
+                    of_usr.contains(&(at("/usr") - merged))
+                } else {
+                    at("/usr") == 0
+                },
+                "a mount of /usr is left over or doubled",
+            ),
+            (
+                at(CACHE) == 1 || is_unlocked && at(CACHE) == 0,
+                "the tmpfs of the package cache is not there once",
+            ),
+            (
+                points(&mounts, others).iter().eq(others_before),
+                "something else was mounted or unmounted",
+            ),
+            (
+                !self.system.path(DATABASE).join("db.lck").exists(),
+                "db.lck is left over",
+            ),
+            (
+                !(table[0] && has_open("var-lib-pacman.mount")),
+                "the database is on record as open",
+            ),
+            (
+                is_unlocked || !has_open("usr.mount"),
+                "/usr is on record as open",
+            ),
+        ] {
+            if !is_so {
+                return Some(complaint.to_owned());
+            }
+        }
+        None
+    }
+
+    fn ends_as_it_began(&mut self) {
+        drop(self.follower.take());
+        self.close();
+        assert_eq!(points(&self.system.mounts(), |_| true), self.closed);
+        assert_eq!(is_closed(self.system), [true, true]);
+        self.system.does(&["systemd-sysext", "merge"]);
+        assert!(self.system.path("/usr/share/hello").exists());
+        becomes("nothing of the extension stays", || {
+            self.system.does(&["systemd-sysext", "unmerge"]);
+            points(&self.system.mounts(), |_| true) == self.closed
+        });
+    }
+}
+
+/// What is to be closed, database and `/usr`: the lock table of usr-policy(7) once more, for a system with the guard.
+fn table(lock: &str, state: &str, now: u64) -> [bool; 2] {
+    let word = |key| state.lines().find_map(|line: &str| line.strip_prefix(key));
+    let time = |word: &str| word.trim().parse::<u64>().unwrap();
+    if state.contains("extensions merged\n") {
+        return [true, true];
+    }
+    if lock != "always"
+        && let Some(until) = word("manual unlock")
+        && (until.is_empty() || now < time(until))
+    {
+        return [false, false];
+    }
+    let database = match (lock, word("extensions unmerged ")) {
+        _ if word("manual lock").is_some() => true,
+        ("off", _) => false,
+        ("merged", Some(since)) => now < time(since) + 2_000_000,
+        _ => true,
+    };
+    [database, true]
+}
+
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1_000).unwrap()
+}
+
+/// Waits until the process and everything that it has started have ended; how it ended.
+fn wait(child: &mut Child) -> String {
+    let mut output = child.stdout.take().unwrap();
+    output.read_to_end(&mut Vec::new()).unwrap();
+    child.wait().unwrap().to_string()
+}
+
+/// Where something is mounted, in an order of its own.
+fn points(mounts: &[Line], is_wanted: impl Fn(&Line) -> bool) -> Vec<String> {
+    let mut points: Vec<_> = mounts
+        .iter()
+        .filter(|line| is_wanted(line))
+        .map(|line| line.mount_point.clone())
+        .collect();
+    points.sort();
+    points
+}
+
+/// SplitMix64: the same numbers from the same seed, which is all that is needed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (number ^ (number >> 31)) % limit.max(1)
+    }
+}
