@@ -90,6 +90,12 @@ impl Planned {
         Ok(seen.usr.is_some_and(|usr| usr.is_sysext))
     }
 
+    /// Whether nothing can be written to `/usr`.
+    pub(crate) fn usr_is_read_only(&self) -> Result<bool, Failure> {
+        let (seen, _) = look(&self.root)?;
+        Ok(seen.usr.is_some_and(|usr| usr.mount.is_read_only()))
+    }
+
     fn is_open_on_purpose(&self) -> bool {
         let state = state::read().unwrap_or_default();
         state

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use log::{debug, error, info, warn};
-use usr_policy_plan::lock::{Extensions, State, Wanted};
+use usr_policy_plan::lock::{Extensions, Manual, State, Wanted};
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment};
 use usr_policy_plan::pre_init::Options;
@@ -83,7 +83,7 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         Turn::without()
     });
     let is_merged = planned.is_merged()?;
-    let wanted = look(&planned, &turn, is_merged);
+    let wanted = look(&planned, &turn, is_merged, planned.usr_is_read_only()?);
     let mut left = Left {
         until: wanted.until,
         pending: None,
@@ -131,14 +131,19 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
 }
 
 /// Brings the state up to date, and reads the lock table.
-fn look(planned: &Planned, turn: &Turn, is_merged: bool) -> Wanted {
+fn look(planned: &Planned, turn: &Turn, is_merged: bool, usr_is_read_only: bool) -> Wanted {
     // What cannot be read is locked, and written anew.
     let before = state::read().unwrap_or_else(|failure| {
         error!("{failure}");
         State::default()
     });
     let now = state::now();
-    let state = before.after(is_merged, now);
+    let mut state = before.after(is_merged, now);
+    // It opens /usr first, and was killed before that: what would open now is the database alone.
+    if usr_is_read_only && matches!(state.manual, Manual::Unlock { .. }) {
+        warn!("/usr: is still read-only, so usr-policy unlock did not end; run it again");
+        state.manual = Manual::Nothing;
+    }
     if state != before
         && let Err(failure) = turn.write(&state)
     {
