@@ -8,13 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use usr_policy_plan::mount_point::MountPoint;
 
 use crate::failure::Failure;
-use crate::mount::{Below, How, read_only_bind, set_tree_read_only};
+use crate::mount::{Below, How, read_only_bind, set_tree_read_only, writable_clone};
 use crate::processes::{OpenFile, open_files};
 use crate::root::Root;
 use crate::seen::{how_closed, mount_table, path_of};
@@ -57,6 +57,7 @@ pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clos
         if let Some(point) = &point {
             detach_doubled(turn, point)?;
         }
+        PackageLock::remove_leftover_below(&directory);
         return Ok(Closed::Already);
     }
     let fail = |error| Failure::new(path, "cannot lock", error);
@@ -191,29 +192,52 @@ struct PackageLock {
 impl PackageLock {
     /// Whoever has the [`Turn`] may call this.
     fn take(directory: &OwnedFd) -> Result<Taken, Failure> {
-        let create = || {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            openat(directory, PACKAGE_LOCK, flags, Mode::RUSR | Mode::WUSR)
-        };
-        let mut created = create();
+        let mut created = Self::create(directory);
         if matches!(created, Err(Errno::EXIST)) && Self::remove_leftover(directory) {
-            created = create();
+            created = Self::create(directory);
         }
         match created {
-            Ok(file) => {
-                let lock = PackageLock {
-                    directory: directory
-                        .try_clone()
-                        .map_err(|error| Failure::new(PACKAGE_LOCK, "cannot keep", error))?,
-                };
-                // For whoever finds it; an empty one keeps pacman out as well.
-                let _ = File::from(file)
-                    .write_all(format!("usr-policy {}\n", std::process::id()).as_bytes());
-                Ok(Taken::Ours(lock))
-            }
+            Ok(()) => Ok(Taken::Ours(PackageLock {
+                directory: directory
+                    .try_clone()
+                    .map_err(|error| Failure::new(PACKAGE_LOCK, "cannot keep", error))?,
+            })),
             Err(Errno::EXIST) => Ok(Self::holder(directory).map_or(Taken::Stale, Taken::Held)),
             // A full or read-only file system keeps every package manager out.
             Err(_) => Ok(Taken::NotNeeded),
+        }
+    }
+
+    /// Creates the file with our name in it, for whoever finds it. It gets its own name last: one of us that is killed before
+    /// leaves nothing, and none that nobody could tell from pacman's.
+    fn create(directory: &OwnedFd) -> Result<(), Errno> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let write = |file: OwnedFd| {
+            // An empty one keeps pacman out as well.
+            let mut file = File::from(file);
+            let _ = file.write_all(format!("usr-policy {}\n", std::process::id()).as_bytes());
+            file
+        };
+        let unnamed = openat(directory, ".", flags | OFlags::TMPFILE, mode).map(write);
+        match unnamed
+            .and_then(|file| linkat(file, "", directory, PACKAGE_LOCK, AtFlags::EMPTY_PATH))
+        {
+            // Not every file system has files without a name: NFS, for one.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                openat(directory, PACKAGE_LOCK, flags, mode).map(|file| drop(write(file)))
+            }
+            result => result,
+        }
+    }
+
+    /// The same below a bind that was made before the file was removed. What cannot be removed goes when the database opens.
+    fn remove_leftover_below(directory: &OwnedFd) {
+        if Self::file(directory).is_some()
+            && let Ok(writable) = writable_clone(directory)
+        {
+            Self::remove_leftover(&writable);
         }
     }
 

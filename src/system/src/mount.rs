@@ -101,6 +101,19 @@ pub fn set_tree_read_only(directory: &OwnedFd) -> io::Result<How> {
     }
 }
 
+/// A mount of a directory that is attached nowhere and that can be written, whatever the one there can.
+///
+/// # Errors
+/// The kernel's; `ENOSYS` before Linux 5.12.
+pub fn writable_clone(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(directory, "", flags)?;
+    mount_setattr(&clone, Reach::Top, Attribute::Writable)?;
+    Ok(clone)
+}
+
 /// Takes the mount that is at a directory out of its peer group, and shares it in a new one.
 ///
 /// # Errors
