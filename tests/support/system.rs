@@ -406,7 +406,9 @@ impl System {
         let probe = self.path(directory).join(format!(".probe-{number}"));
         OpenOptions::new()
             .write(true)
-            .create_new(true)
+            // One stays where the directory is closed before it is removed.
+            .create(true)
+            .truncate(true)
             .open(&probe)?;
         fs::remove_file(probe)
     }
