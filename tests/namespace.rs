@@ -2,10 +2,14 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/follower.rs"]
+mod follower;
 #[path = "namespace/kills.rs"]
 mod kills;
 #[path = "namespace/lock.rs"]
 mod lock;
+#[path = "namespace/sandboxes.rs"]
+mod sandboxes;
 #[path = "namespace/sync.rs"]
 mod sync;
 #[path = "namespace/verify.rs"]
@@ -21,6 +25,7 @@ fn main() -> ExitCode {
     // The root of a user namespace may not take this machine's root for a layer of an overlay: mounts below it are locked.
     become_root(&[
         "USR_POLICY_STAGE",
+        follower::IDLE,
         kills::KILLS,
         kills::SEED,
         "CARGO",
@@ -32,8 +37,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("follower", follower::TESTS),
         ("kills", kills::TESTS),
         ("lock", lock::TESTS),
+        ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
         ("verify", verify::TESTS),
     ];

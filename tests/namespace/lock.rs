@@ -53,7 +53,7 @@ fn unmerge(system: &System) {
     umount2(&system.path("/usr"), MntFlags::MNT_DETACH).unwrap();
 }
 
-fn seen(system: &System, what: &str) -> bool {
+pub(crate) fn seen(system: &System, what: &str) -> bool {
     fs::read_to_string(system.path(STATE)).is_ok_and(|text| text.contains(what))
 }
 
