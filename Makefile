@@ -23,7 +23,7 @@ dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 hookdir = $(DESTDIR)$(PREFIX)/share/libalpm/hooks
 
-.PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak boot boots try fmt requirements requirements-boot clean try-announcement
+.PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak bench boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -114,9 +114,14 @@ check-matrix: requirements-boot stage
 		$(CARGO) test --package usr-policy-tests --locked --test boot || result=$$?; \
 	cp $(TARGET_DIR)/matrix.tsv tests/matrix.tsv && mkdir -p docs && tests/matrix-table tests/matrix.tsv >docs/boot-matrix.md && exit $$result
 
-# One cell twenty times over.
-soak: requirements-boot stage
+# A thousand kills at random moments, a minute in which the follower must sleep, and one cell twenty times over.
+soak: requirements requirements-boot stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) USR_POLICY_KILLS=1000 USR_POLICY_IDLE=60 $(CARGO) test --package usr-policy-tests --locked --test namespace
 	USR_POLICY_STAGE=$(abspath $(STAGE)) USR_POLICY_SOAK=20 $(CARGO) test --package usr-policy-tests --locked --test boot
+
+# What the policy costs, in time, memory and size. It asserts nothing.
+bench: requirements stage
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) run --release --package usr-policy-tests --locked --bin bench
 
 clean:
 	$(CARGO) clean

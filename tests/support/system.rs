@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -400,10 +399,7 @@ impl System {
     /// # Errors
     /// The kernel's.
     pub fn write_in(&self, directory: &str) -> io::Result<()> {
-        // A name of its own: what is closed between the two lines keeps the file.
-        static PROBES: AtomicUsize = AtomicUsize::new(0);
-        let number = PROBES.fetch_add(1, Ordering::Relaxed);
-        let probe = self.path(directory).join(format!(".probe-{number}"));
+        let probe = self.path(directory).join(".probe");
         OpenOptions::new()
             .write(true)
             // One stays where the directory is closed before it is removed.
