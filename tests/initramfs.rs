@@ -493,7 +493,7 @@ fn shellcheck_has_nothing_to_say_about_the_hooks_and_the_scripts_of_the_tests() 
         .args(builders)
         .args(["serve", "serve.install"].map(|name| format!("tests/support/nfs/{name}")))
         .args(["tests/matrix-table", "tests/pacman-table"])
-        .args(["digest", "late", "lock", "units"].map(|name| format!("tests/boot/guest/{name}")))
+        .args(["digest", "late", "lock"].map(|name| format!("tests/boot/guest/{name}")))
         .current_dir(repository()));
 }
 
