@@ -6,15 +6,19 @@ use std::path::PathBuf;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
-use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_plan::mountinfo::MountInfo;
+use usr_policy_plan::plan::{Plan, Stage, Step, UsrMount, Why};
+use usr_policy_plan::policy::Role;
 use usr_policy_plan::verify::START;
 use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{Below, How, leave_peer_group, read_only_bind, set_read_only};
+use usr_policy_system::mount::{
+    Below, How, detach, leave_peer_group, read_only_bind, set_read_only,
+};
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::look;
+use usr_policy_system::seen::{look, mount_table};
 use usr_policy_system::state;
 
 use crate::Failed;
@@ -29,20 +33,22 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
         info!("/usr: left open, as usr-policy unlock asked");
         return Ok(());
     }
+    if stage != Stage::Host || !planned.plan.is_strict() {
+        return planned.close_usr(stage);
+    }
+    let is_first = events::is_first_since_start().unwrap_or_else(|failure| {
+        warn!("{failure}");
+        false
+    });
+    // What was recorded before a soft-reboot stays in /run.
+    if is_first && events::has_start() {
+        planned.unmerge_what_outlived()?;
+    }
     planned.close_usr(stage)?;
-    if stage == Stage::Host && planned.plan.is_strict() {
-        record_start();
+    if is_first {
+        record(&stage.to_string(), "-", START);
     }
     Ok(())
-}
-
-/// What is recorded before a soft-reboot stays in /run, and is no news of the system that starts then.
-fn record_start() {
-    match events::is_first_since_start() {
-        Ok(true) => record(&Stage::Host.to_string(), "-", START),
-        Ok(false) => {}
-        Err(failure) => warn!("{failure}"),
-    }
 }
 
 /// Whether the mounts of this real root are a container manager's; then it is said.
@@ -94,6 +100,27 @@ impl Planned {
     pub(crate) fn usr_is_read_only(&self) -> Result<bool, Failure> {
         let (seen, _) = look(&self.root)?;
         Ok(seen.usr.is_some_and(|usr| usr.mount.is_read_only()))
+    }
+
+    /// A merge over a `/usr` that was open survives a soft-reboot, and nothing could close what lies beneath. What is to be
+    /// merged at boot is merged again after this.
+    fn unmerge_what_outlived(&self) -> Result<(), Failed> {
+        let (seen, _) = look(&self.root)?;
+        let table = mount_table()?;
+        let is_open_beneath = |usr: UsrMount| {
+            let beneath = table.by_id(usr.mount.parent_id);
+            usr.is_sysext && !beneath.is_some_and(MountInfo::is_read_only)
+        };
+        if !seen.usr.is_some_and(is_open_beneath) {
+            return Ok(());
+        }
+        warn!(
+            "/usr: extensions were merged while it was open, before the soft-reboot; unmerging them, to close it"
+        );
+        match self.plan.mount_of(Role::Usr) {
+            Some(usr) => Ok(detach(&usr.rule.mount_point)?),
+            None => Ok(()),
+        }
     }
 
     fn is_open_on_purpose(&self) -> bool {

@@ -135,6 +135,14 @@ const REMOUNT_WITHOUT_FSTAB: [Undoer; 1] = [undoer(
 /// All of user space starts again. The script that runs these steps is stopped with it, and goes on after it.
 const SOFT_REBOOT: Undoer = undoer("undo-soft-reboot", "systemctl soft-reboot; sleep 90", Holds);
 
+/// The same with extensions that were merged while /usr was open: nothing could close what lies beneath.
+const OVER_AN_OPEN_USR: Undoer = undoer(
+    "undo-soft-reboot-over-an-open-usr",
+    "usr-policy unlock && ln -sfn /opt/extensions/hello /run/extensions/hello && systemd-sysext merge &&
+systemctl soft-reboot; sleep 90",
+    Holds,
+);
+
 /// The same into a root that no initramfs has seen.
 const NEXT_ROOT: Undoer = undoer(
     "undo-soft-reboot-into-a-new-root",
@@ -148,7 +156,7 @@ fn steps(layout: &[Undoer]) -> Vec<Undoer> {
     [
         &HELD[..],
         &VARLINK,
-        &[SOFT_REBOOT],
+        &[SOFT_REBOOT, OVER_AN_OPEN_USR],
         layout,
         &OPENED,
         &[NEXT_ROOT],
@@ -265,7 +273,7 @@ fn no_instant(seen: &Observed, undoers: &[Undoer]) -> Answer<()> {
         };
         let is_open = *after == Opened || index > 0 && undoers[index - 1].1 == Opened;
         // No initramfs acts on a root that is entered like this: it is closed by the host stage.
-        if is_open || *step == NEXT_ROOT.0 {
+        if is_open || [NEXT_ROOT.0, OVER_AN_OPEN_USR.0].contains(step) {
             open.push(before..time(step.name)?);
         }
     }

@@ -353,6 +353,54 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "what was merged over an open usr is unmerged by a soft-reboot, and usr is closed",
+        || {
+            let host =
+                |system: &System| system.generator(&["apply", "--root", "/", "--stage", "host"]);
+            System::with(STRICT, |system| {
+                // As PID 1 makes it for usr-policy-apply.service, and removes it when that stops.
+                let state = system.path("/run/usr-policy/state");
+                fs::create_dir_all(&state).unwrap();
+                assert_eq!(host(system).0, 0);
+                sync(system);
+                let closed = system.mounts().len();
+                does(system, &["unlock"]);
+                merge(system, None);
+                sync(system);
+                // systemd-remount-fs.service runs it too, and is no soft-reboot.
+                assert_eq!(host(system), (0, String::new()));
+                fs::remove_dir_all(&state).unwrap();
+                fs::create_dir_all(&state).unwrap();
+                fs::remove_dir_all(system.path("/run/usr-policy/open")).unwrap();
+                let (exit, log) = host(system);
+                assert_eq!(
+                    (exit, log.as_str()),
+                    (
+                        0,
+                        "<4> /usr: extensions were merged while it was open, before the soft-reboot; unmerging them, to close it\n<6> /usr: made read-only\n"
+                    )
+                );
+                sync(system);
+                assert_eq!(is_closed(system), [true, true]);
+                assert_eq!(system.mounts().len(), closed);
+            });
+            // Merged over a /usr that was closed they stay, and so they do at a boot by the kernel.
+            for is_closed_before in [true, false] {
+                System::with(STRICT, |system| {
+                    let state = system.path("/run/usr-policy/state");
+                    if is_closed_before {
+                        fs::create_dir_all(&state).unwrap();
+                        assert_eq!(host(system).0, 0);
+                        fs::remove_dir_all(&state).unwrap();
+                    }
+                    merge(system, None);
+                    fs::create_dir_all(&state).unwrap();
+                    assert_eq!(host(system), (0, String::new()));
+                });
+            }
+        },
+    ),
+    (
         "the follower closes at a merge, at an unmerge and when the time of an unlock is over",
         || {
             System::with(STRICT, |system| {

@@ -12,7 +12,7 @@ use usr_policy_plan::verify::UNLOCKED;
 use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{may_write, set_file_system_writable, set_writable};
+use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_writable};
 use usr_policy_system::seen::{how_closed, mount_of};
 use usr_policy_system::state::{self, Turn, now};
 
@@ -146,7 +146,7 @@ fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
     };
     if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount_of(&directory)?.is_its_root {
         turn.open_unit(&unit_of(rule))?;
-        database::detach(turn, &rule.mount_point)?;
+        detach(&rule.mount_point)?;
     }
     Ok(())
 }

@@ -1,20 +1,16 @@
 //! Closing and opening the package database without breaking a transaction.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use usr_policy_plan::mount_point::MountPoint;
 
 use crate::failure::Failure;
-use crate::mount::{Below, How, read_only_bind, set_tree_read_only, writable_clone};
+use crate::mount::{Below, How, detach, read_only_bind, set_tree_read_only, writable_clone};
 use crate::processes::{OpenFile, open_files};
 use crate::root::Root;
 use crate::seen::{how_closed, mount_table, path_of};
@@ -109,29 +105,19 @@ pub fn self_bind(root: &Root, path: &str) -> Result<Option<MountPoint>, Failure>
 ///
 /// # Errors
 /// The kernel's.
-pub fn detach_self_binds(turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+pub fn detach_self_binds(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
     while let Some(point) = self_bind(root, path)? {
-        detach(turn, &point)?;
+        detach(&point)?;
     }
     Ok(())
 }
 
 /// More than one of ours may be stacked where PID 1 and we came at the same moment.
-fn detach_doubled(turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
+fn detach_doubled(_turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
     while mount_table()?.is_doubled(point) {
-        detach(turn, point)?;
+        detach(point)?;
     }
     Ok(())
-}
-
-/// Takes the top mount at a path without links away, whoever uses it.
-///
-/// # Errors
-/// The kernel's.
-pub fn detach(_turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
-    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
-    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-        .map_err(|error| Failure::new(path, "cannot unmount", error))
 }
 
 /// Who has the package manager's lock, where it is held.

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use usr_policy_plan::octal;
+use usr_policy_plan::verify::{Event, START};
 
 use crate::failure::Failure;
 use crate::state::now;
@@ -32,6 +33,15 @@ pub fn is_first_since_start() -> Result<bool, Failure> {
         }
         Err(error) => Err(Failure::new(STARTED, "cannot create", error)),
     }
+}
+
+/// Whether the host stage has ended a run since the kernel started.
+#[must_use]
+pub fn has_start() -> bool {
+    let text = fs::read(EVENTS).unwrap_or_default();
+    Event::parse(&text)
+        .iter()
+        .any(|event| event.result == START)
 }
 
 /// Adds a line: `boottime-µs stage path result`, the path with the escapes of proc_pid_mountinfo(5).

@@ -1,17 +1,20 @@
 //! The mounts that the policy makes by itself, by file descriptor.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
-    MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, fspick, mount_bind, mount_bind_recursive, mount_change,
-    mount_remount, move_mount, open_tree,
+    MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, mount_bind,
+    mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
+use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::pre_init::{self as plan, Options};
 
 use crate::failure::Failure;
@@ -149,6 +152,16 @@ pub fn set_file_system_writable(directory: &OwnedFd) -> io::Result<()> {
     let fs = fspick(directory, "", flags)?;
     fsconfig_set_flag(&fs, "rw")?;
     Ok(fsconfig_reconfigure(&fs)?)
+}
+
+/// Takes the top mount at a path without links away, whoever uses it.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach(point: &MountPoint) -> Result<(), Failure> {
+    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .map_err(|error| Failure::new(path, "cannot unmount", error))
 }
 
 /// A file system that is to be mounted.
