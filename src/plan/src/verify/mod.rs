@@ -1,0 +1,157 @@
+//! [`Report`]: whether the running system is what the [`Plan`] promises. The same rules, read backwards.
+
+mod below_var;
+mod events;
+mod judge;
+mod observed;
+#[cfg(test)]
+mod tests;
+mod topic;
+mod usr;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+pub use events::{Event, OPENED, START, UNLOCKED};
+pub use observed::{Access, Blind, Caller, Kind, Observed, Place, PreInit};
+pub use topic::Topic;
+
+use crate::mount_point::MountPoint;
+use crate::plan::Plan;
+use crate::policy::{Mode, Role, Rule};
+use judge::Judge;
+
+/// How a promise fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not apply here.
+    NotApplicable,
+    /// It holds, but not as well as it could.
+    Warning,
+    /// It could not be told.
+    Unknown,
+    /// It does not hold.
+    Broken,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Holds => "holds",
+            Verdict::NotApplicable => "-",
+            Verdict::Warning => "warning",
+            Verdict::Unknown => "unknown",
+            Verdict::Broken => "BROKEN",
+        })
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it fares.
+    pub verdict: Verdict,
+    /// What it is about, for a program, and why it matters.
+    pub topic: Topic,
+    /// What it is about: a path, or where a word stands.
+    pub subject: String,
+    /// What was found.
+    pub what: String,
+    /// What to do; empty where there is nothing to do.
+    pub remedy: String,
+}
+
+/// The whole verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the plan asks for.
+    pub mode: Mode,
+    /// The findings, in the order of the plan.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// 0: everything holds. 1: something promised does not. 3: it could not be told. Under `audit` nothing is promised; a word
+    /// that could not be understood counts in every mode.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.worst() {
+            Verdict::Broken => 1,
+            Verdict::Unknown => 3,
+            _ => 0,
+        }
+    }
+
+    /// How many findings have this verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    }
+
+    fn worst(&self) -> Verdict {
+        self.findings
+            .iter()
+            .map(|finding| finding.verdict)
+            .max()
+            .unwrap_or(Verdict::Holds)
+    }
+}
+
+/// Paths that the policy never changes, and that a machine needs writable.
+const ALWAYS_WRITABLE: [&str; 2] = ["/etc", "/run"];
+
+/// The paths that must be looked at to judge a plan.
+#[must_use]
+pub fn paths(plan: &Plan) -> Vec<MountPoint> {
+    let ours = plan
+        .mounts
+        .iter()
+        .map(|mount| &mount.rule)
+        .chain(&plan.writable)
+        .chain(rule_of(plan, Role::Database))
+        .map(|rule| rule.mount_point.clone());
+    let always = ALWAYS_WRITABLE
+        .iter()
+        .filter_map(|path| MountPoint::new(path.as_bytes()).ok());
+    ours.chain(always).collect()
+}
+
+/// The rule with this role, whether it is carried out or left out.
+fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
+    let carried_out = plan.mounts.iter().map(|mount| &mount.rule);
+    let left_out = plan.left_out.iter().map(|left_out| &left_out.rule);
+    carried_out.chain(left_out).find(|rule| rule.role == role)
+}
+
+/// Compares what was seen with the plan.
+#[must_use]
+pub fn report(plan: &Plan, observed: &Observed) -> Report {
+    let mut judge = Judge {
+        plan,
+        observed,
+        findings: Vec::new(),
+    };
+    judge.words();
+    judge.unread();
+    if plan.mode != Mode::Off {
+        judge.rules();
+    }
+    let mut findings = judge.findings;
+    if plan.mode == Mode::Audit {
+        // Nothing was promised, so nothing can be broken, but for what stands at the head.
+        let head = plan.problems.len() + observed.unread.len();
+        for finding in findings.iter_mut().skip(head) {
+            finding.verdict = finding.verdict.min(Verdict::Warning);
+        }
+    }
+    Report {
+        mode: plan.mode,
+        findings,
+    }
+}

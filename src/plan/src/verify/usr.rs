@@ -1,0 +1,207 @@
+//! The rule for `/usr`.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use super::judge::{Judge, Layer, Seconds};
+use super::{Event, OPENED, START, Topic, UNLOCKED, Verdict};
+use crate::mount_point::MountPoint;
+use crate::mountinfo::MountInfo;
+use crate::plan::{FSTAB, Owner, PlannedMount, Stage, read_only_by_nature};
+
+impl<'a> Judge<'a> {
+    pub(super) fn usr(&mut self, mount: &PlannedMount) {
+        let Some((place, read_only)) = self.judged(mount) else {
+            return;
+        };
+        let path = &mount.rule.mount_point;
+        let Some(top) = self.mount_at(place) else {
+            return self.not_in_table(path);
+        };
+        let sysext = top.fs_type == b"overlay" && top.mount_source == b"sysext";
+        if sysext && top.super_options.value("upperdir").is_some() {
+            let what = "extensions are merged with a writable layer over it";
+            self.find(
+                Verdict::Broken,
+                Topic::Usr,
+                path,
+                what,
+                "systemd-sysext unmerge, then merge with --mutable=no",
+            );
+            return;
+        }
+        if let Some(layer) = read_only {
+            self.usr_is_read_only(path, top, layer, sysext);
+        } else if self.wanted().usr_is_open {
+            self.find(
+                Verdict::Warning,
+                Topic::Usr,
+                path,
+                self.open(),
+                "usr-policy lock",
+            );
+        } else {
+            let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
+            let what = format!("writable{}", self.since_opened(path));
+            self.find(Verdict::Broken, Topic::Usr, path, what, remedy);
+        }
+        if let Owner::Fstab { line } = mount.owner
+            && self.plan.usr_line_is_writable
+        {
+            self.find(
+                Verdict::Warning,
+                Topic::NextBoot,
+                &format_args!("{FSTAB}:{line}"),
+                "mounts /usr writable; only a drop-in keeps systemd-remount-fs from it",
+                "write ro in its options",
+            );
+        }
+    }
+
+    pub(super) fn usr_is_read_only(
+        &mut self,
+        path: &MountPoint,
+        top: &MountInfo,
+        layer: Layer,
+        sysext: bool,
+    ) {
+        let stack = self.observed.mounts.stack_at(path);
+        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
+        let beneath = self.observed.mounts.by_id(top.parent_id);
+        if sysext {
+            if !beneath.is_some_and(MountInfo::is_read_only) {
+                let what = "read-only while extensions are merged, but writable beneath them";
+                self.find(
+                    Verdict::Broken,
+                    Topic::Usr,
+                    path,
+                    what,
+                    "systemd-sysext unmerge, then usr-policy-generator sync",
+                );
+                return;
+            }
+            if stack
+                .iter()
+                .filter(|mount| mount.mount_source == b"sysext")
+                .count()
+                > 1
+            {
+                let what = "the overlay of systemd-sysext is mounted more than once";
+                self.find(
+                    Verdict::Broken,
+                    Topic::Usr,
+                    path,
+                    what,
+                    "systemd-sysext unmerge until it is gone, then merge again",
+                );
+                return;
+            }
+        }
+        let merged = if sysext {
+            ", extensions merged over it"
+        } else {
+            ""
+        };
+        let (earlier, events) = self.since_soft_reboot();
+        let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
+        let is_unlock = |event: &&Event| event.path == "/usr" && event.result == UNLOCKED;
+        let was_made = earlier.iter().any(|event| is_made(&event));
+        // What closes after an unlock is neither late nor a repair.
+        let mut was_unlocked = false;
+        let mut made = events.iter().filter(|event| {
+            let closes_it = was_unlocked;
+            was_unlocked = !is_made(event) && (was_unlocked || is_unlock(event));
+            is_made(event) && !closes_it
+        });
+        let first = made.next();
+        let last = made.last();
+        let unlocks = match events.iter().filter(is_unlock).count() {
+            0 => String::new(),
+            1 => ", but for an unlock by hand".into(),
+            several => format!(", but for {several} unlocks by hand"),
+        };
+        let merged = format!("{unlocks}{merged}");
+        let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
+        let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
+        if let Some(event) = last
+            .or(first)
+            .filter(|event| is(event, Stage::Host) || is(event, Stage::Sync))
+        {
+            let since = Seconds(event.boottime);
+            let was_closed = was_made
+                || first.is_some_and(|first| before_switch(first) || is(first, Stage::Init));
+            let (before, remedy) = if was_closed {
+                (
+                    ": something had opened it again, and it is closed",
+                    "find what mounts it writable: a remount by hand, or a line in fstab without ro",
+                )
+            } else {
+                (",", "add usr-policy to the initramfs and rebuild it")
+            };
+            let what = format!(
+                "read-only, but late{before} since {since} after the kernel started{merged}"
+            );
+            self.find(Verdict::Warning, Topic::Usr, path, what, remedy);
+        } else if was_made {
+            let what = format!("read-only since the soft-reboot{merged}");
+            self.find(Verdict::Holds, Topic::Usr, path, what, "");
+        } else if first.is_some_and(before_switch) {
+            self.find(
+                Verdict::Holds,
+                Topic::Usr,
+                path,
+                format!("read-only since the initramfs{merged}"),
+                "",
+            );
+        } else if first.is_some_and(|event| is(event, Stage::Init)) {
+            self.find(
+                Verdict::Holds,
+                Topic::Usr,
+                path,
+                format!("read-only since pre-init{merged}"),
+                "",
+            );
+        } else {
+            let holds = if sysext { beneath } else { Some(top) };
+            let mut those = stack.into_iter().chain(holds);
+            let by = match (those.find_map(read_only_by_nature), layer) {
+                (Some(fs_type), _) => format!("by its file system, {fs_type}"),
+                (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
+                (None, Layer::FileSystem) => "by its file system".into(),
+            };
+            self.find(
+                Verdict::Holds,
+                Topic::Usr,
+                path,
+                format!("read-only {by}{merged}"),
+                "",
+            );
+        }
+    }
+
+    /// What was recorded up to the last soft-reboot, and after it; without one everything is after it.
+    pub(super) fn since_soft_reboot(&self) -> (&'a [Event], &'a [Event]) {
+        let events = &self.observed.events;
+        let mut starts = events
+            .iter()
+            .enumerate()
+            .filter(|(_, event)| event.result == START);
+        match (starts.next(), starts.next_back()) {
+            (Some(_), Some((last, _))) => events.split_at(last + 1),
+            _ => (&[], events),
+        }
+    }
+
+    /// Since when a path is open, where that was seen.
+    pub(super) fn since_opened(&self, path: &MountPoint) -> String {
+        let path = path.to_string();
+        let events = self.observed.events.iter();
+        match events.rev().find(|event| event.path == path) {
+            Some(event) if event.result == OPENED => {
+                let since = Seconds(event.boottime);
+                format!(", since something opened it {since} after the kernel started")
+            }
+            _ => String::new(),
+        }
+    }
+}
