@@ -41,10 +41,12 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
         false
     });
     // What was recorded before a soft-reboot stays in /run.
-    if is_first && events::has_start() {
-        planned.unmerge_what_outlived()?;
-    }
-    planned.close_usr(stage)?;
+    let unmerged = if is_first && events::has_start() {
+        planned.unmerge_what_outlived()
+    } else {
+        Ok(())
+    };
+    planned.close_usr(stage).and(unmerged)?;
     if is_first {
         record(&stage.to_string(), "-", START);
     }

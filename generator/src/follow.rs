@@ -3,7 +3,7 @@
 
 use usr_policy_plan::verify::OPENED;
 use usr_policy_system::seen::{how_closed, look};
-use usr_policy_system::state::now;
+use usr_policy_system::state::{self, now};
 use usr_policy_system::wakers::Wakers;
 
 use crate::Failed;
@@ -15,6 +15,7 @@ const PENDING: u64 = 200_000;
 
 pub(crate) fn run() -> Result<(), Failed> {
     let wakers = Wakers::new()?;
+    let _following = state::follow()?;
     let mut seen: Option<Looked> = None;
     let mut known = None;
     let mut is_asked = true;

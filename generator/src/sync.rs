@@ -4,13 +4,15 @@
 //! It may be called at any time and any number of times; what is closed already stays as it is, and so does what is open on
 //! purpose.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::lock::{Extensions, Manual, State, Wanted};
 use usr_policy_plan::plan::{PlannedMount, Stage};
-use usr_policy_plan::policy::{Role, Rule, Treatment};
+use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
 use usr_policy_plan::pre_init::Options;
+use usr_policy_plan::text::Shown;
 use usr_policy_plan::unit_name::mount_unit;
 use usr_policy_system::covered;
 use usr_policy_system::database::{self, Closed};
@@ -19,7 +21,7 @@ use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_r
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of};
+use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of, path_of};
 use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
@@ -56,10 +58,8 @@ pub(crate) fn run() -> Result<(), Failed> {
 /// Says for whom the lock waits.
 pub(crate) fn say_pending(holder: &OpenFile) {
     warn!(
-        "{}: {} (pid {}) is changing packages; locked as soon as it ends",
-        holder.file.display(),
-        holder.program,
-        holder.pid
+        "{}: {holder} is changing packages; locked as soon as it ends",
+        Shown(holder.file.as_os_str().as_bytes())
     );
 }
 
@@ -94,7 +94,9 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
             left.pending = holder;
         }),
         Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        // Below /usr it is closed with that, and its transactions end as others do.
+        None => wait_for_pacman(&planned).map(|holder| left.pending = holder),
     };
     if let Some(rule) = planned.plan.database() {
         let at_work = is_merged && left.pending.is_some();
@@ -120,7 +122,9 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
             } else {
                 Ok(())
             };
-            let closed = if was_open {
+            // Under extensions /usr is not closed yet: only the mount over it is.
+            let is_closed = mount.rule.role != Role::Usr || !is_merged;
+            let closed = if was_open && is_closed {
                 turn.close_unit(&unit).map_err(Failed::from)
             } else {
                 Ok(())
@@ -155,21 +159,35 @@ fn look(planned: &Planned, turn: &Turn, is_merged: bool, usr_is_read_only: bool)
     state.wanted(planned.plan.lock, is_guarded, now)
 }
 
+/// Who changes packages in a database that has no lock of its own, while `/usr` is still to be closed.
+fn wait_for_pacman(planned: &Planned) -> Result<Option<OpenFile>, Failed> {
+    match planned.plan.database_below_usr() {
+        Some(rule) if !planned.usr_is_read_only()? => Ok(database::holder(
+            &planned.root,
+            &rule.mount_point.to_string(),
+        )?),
+        _ => Ok(None),
+    }
+}
+
 /// Finds out what a transaction changes while extensions cover `/usr`.
 fn watch_transaction(root: &Root, turn: &Turn, database: &str, at_work: bool) {
     let changed = if at_work {
-        covered::begin(turn, root, database).map(|()| Vec::new())
+        covered::begin(turn, root, database).map(|()| (Vec::new(), Ok(())))
     } else {
         covered::end(turn, root, database)
     };
     match changed {
-        Ok(names) if names.is_empty() => {}
-        Ok(names) => {
+        Ok((names, _)) if names.is_empty() => {}
+        Ok((names, written)) => {
             let names = names.join(", ");
             error!(
                 "{database}: changed while extensions covered /usr, so their files there may be missing or left over: {names}; run usr-policy unlock and install them again"
             );
             record("sync", database, "changed-under-extensions");
+            if let Err(failure) = written {
+                warn!("{failure}");
+            }
         }
         Err(failure) => warn!("{failure}"),
     }
@@ -238,6 +256,15 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
         Role::Database => root.directory(&path),
         _ => root.directory_itself(&path),
     }?;
+    // What a link leads to is held to the same rule as what pacman.conf names.
+    if rule.role == Role::Database
+        && let Some(real) = directory.as_ref().and_then(path_of)
+        && let Err(why) = may_be_database(&real)
+    {
+        return Err(Failed::because(&format_args!(
+            "{path}: leads to {real}, and is not locked: it {why}"
+        )));
+    }
     let closed = database::close(turn, directory, &path).map_err(|failure| {
         failure.with_remedy(
             "let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync",

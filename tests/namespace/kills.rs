@@ -354,7 +354,8 @@ impl<'a> Machine<'a> {
                 "the database is on record as open",
             ),
             (
-                is_unlocked || !has_open("usr.mount"),
+                // Under extensions it is not closed yet.
+                is_unlocked || merged == 1 || !has_open("usr.mount"),
                 "/usr is on record as open",
             ),
         ] {
@@ -394,8 +395,9 @@ fn table(lock: &str, state: &str, now: u64) -> [bool; 2] {
     }
     let database = match (lock, word("extensions unmerged ")) {
         _ if word("manual lock").is_some() => true,
-        ("off", _) => false,
-        ("merged", Some(since)) => now < time(since) + 2_000_000,
+        ("off", None) => false,
+        // It may be half of a refresh.
+        ("off" | "merged", Some(since)) => now < time(since) + 2_000_000,
         _ => true,
     };
     [database, true]

@@ -168,6 +168,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             System::with(STRICT, |system| {
                 usr_of_its_own(system);
                 sync(system);
+                system.pretend_to_follow();
                 does(system, &["unlock", "--for", "1ms"]);
                 let writer = Writer::of(system, "/usr/lib/being-written");
                 let (exit, log) = system.generator(&["sync"]);
@@ -302,6 +303,197 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "what others mount below what is closed stays mounted when that is opened and closed",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                // As at a boot: the initramfs has closed /usr, and fstab has more.
+                for path in ["/usr/local", "/var/lib/pacman/sync"] {
+                    fs::create_dir_all(system.path(path)).ok();
+                }
+                tmpfs(&system.path("/usr/local"), "");
+                system.write("/usr/local/here", "");
+                // A bind of /usr takes along what is mounted below it.
+                for (words, mounts) in [(&["unlock"][..], 1), (&["lock"], 2), (&["unlock"], 1)] {
+                    does(system, words);
+                    assert!(system.path("/usr/local/here").exists(), "{words:?}");
+                    assert_eq!(system.mounts_at("/usr/local").len(), mounts, "{words:?}");
+                    assert!(!system.is_read_only("/usr/local"), "{words:?}");
+                }
+                fs::create_dir_all(system.path("/var/lib/pacman/sync")).unwrap();
+                does(system, &["lock"]);
+                tmpfs(&system.path("/var/lib/pacman/sync"), "");
+                system.write("/var/lib/pacman/sync/here", "");
+                does(system, &["unlock"]);
+                assert!(system.path("/var/lib/pacman/sync/here").exists());
+            });
+        },
+    ),
+    (
+        "an unmerge that nobody has seen yet does not end an unlock or a lock that comes after it",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                merge(system, None);
+                sync(system);
+                unmerge(system);
+                does(system, &["unlock"]);
+                sync(system);
+                assert_eq!(is_closed(system), [false, false]);
+                merge(system, None);
+                sync(system);
+                unmerge(system);
+                does(system, &["lock"]);
+                sync(system);
+                assert!(seen(system, "manual lock"));
+            });
+        },
+    ),
+    (
+        "verify judges by what is merged, not by what was remembered, and says that nobody follows",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let follower = Follower::start(system);
+                merge(system, None);
+                becomes("the merge is seen", || seen(system, "extensions merged"));
+                unmerge(system);
+                becomes("the database is open", || !system.is_read_only(DATABASE));
+                drop(follower);
+                merge(system, None);
+                let (exit, report, _) = system.program(&["verify"]);
+                assert_eq!(exit, 1, "{report}");
+                assert!(
+                    report.contains("BROKEN   /var/lib/pacman")
+                        && report.contains("warning  usr-policy-follow.service"),
+                    "{report}"
+                );
+            });
+        },
+    ),
+    (
+        "what another root has at a path below usr is no writer, and a name cannot forge a line",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                // As a container that has a /usr of its own in another place.
+                let own = system.path("/srv/own");
+                fs::create_dir_all(own.join("usr/lib")).unwrap();
+                fs::copy("/bin/busybox", own.join("busybox")).unwrap();
+                let writer = Writer::in_root(system, "/srv/own", "/usr/lib/x");
+                does(system, &["lock"]);
+                writer.end();
+                does(system, &["unlock"]);
+                let writer = Writer::of(system, "/usr/lib/x\u{1b}[2J\nusr-policy: all is well");
+                let complaint = refused(system, &["lock"]);
+                assert!(
+                    complaint.contains(
+                        r"has /usr/lib/x\x1b[2J\x0ausr-policy: all is well open for writing"
+                    ) && complaint.lines().count() == 1,
+                    "{complaint}"
+                );
+                writer.end();
+            });
+        },
+    ),
+    (
+        "a full disk does not break the transaction of a package manager at work",
+        || {
+            System::with(STRICT, |system| {
+                tmpfs(&system.path(DATABASE), "nr_inodes=2");
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                assert!(sync(system).contains("is changing packages"));
+                assert_eq!(system.mounts_at(DATABASE).len(), 1);
+                pacman.end();
+            });
+        },
+    ),
+    (
+        "a database that leads to where more lies is said and not locked",
+        || {
+            System::with(STRICT, |system| {
+                fs::remove_dir_all(system.path(DATABASE)).unwrap();
+                symlink("../../var", system.path(DATABASE)).unwrap();
+                let (exit, log) = system.generator(&["sync"]);
+                assert_eq!(exit, 1);
+                assert!(
+                    log.contains("<3> /var/lib/pacman: leads to /var, and is not locked: it would change /var/lib"),
+                    "{log}"
+                );
+                assert!(!system.is_read_only("/var"));
+            });
+        },
+    ),
+    (
+        "without a lock at boot a refresh locks the database and does not open it",
+        || {
+            System::with(&format!("{STRICT} usrpolicy.lock=off"), |system| {
+                sync(system);
+                assert_eq!(is_closed(system), [false, true]);
+                let _follower = Follower::start(system);
+                merge(system, None);
+                becomes("the database is closed", || system.is_read_only(DATABASE));
+                let (_, report, _) = system.program(&["verify"]);
+                assert!(report.contains("holds    /var/lib/pacman"), "{report}");
+                unmerge(system);
+                becomes("the unmerge is seen", || {
+                    seen(system, "extensions unmerged")
+                });
+                assert!(system.is_read_only(DATABASE));
+                becomes("the database is open", || !system.is_read_only(DATABASE));
+            });
+        },
+    ),
+    (
+        "the follower begins anew where its directory was taken away",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let mut follower = Follower::start(system);
+                fs::remove_dir_all(system.path("/run/usr-policy/state")).unwrap();
+                becomes("it has ended", || follower.has_ended());
+            });
+        },
+    ),
+    (
+        "in a container nothing is opened, closed or claimed",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/run/.containerenv", "");
+                assert!(refused(system, &["unlock"]).contains("in a container"));
+                assert!(refused(system, &["lock"]).contains("in a container"));
+                assert!(does(system, &["status"]).contains("in a container"));
+            });
+        },
+    ),
+    (
+        "lock says what it cannot close yet, and removes a lock file of nobody where all is closed",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                merge(system, None);
+                assert_eq!(
+                    does(system, &["lock"]),
+                    "The package database is closed, and /usr when the extensions over it are unmerged.\n"
+                );
+                unmerge(system);
+                sync(system);
+                does(system, &["unlock"]);
+                fs::write(system.path("/var/lib/pacman/db.lck"), "").unwrap();
+                assert_eq!(system.program(&["lock"]).0, 0);
+                does(system, &["lock", "--remove-stale"]);
+                assert!(!system.path("/var/lib/pacman/db.lck").exists());
+                let (exit, _, complaints) = system.program(&["unlock", "--for", "9000years"]);
+                assert!(
+                    exit == 2 && complaints.contains("more than a year"),
+                    "{complaints}"
+                );
+            });
+        },
+    ),
+    (
         "a lock file of nobody is said, and removed only where that is asked for",
         || {
             System::with(STRICT, |system| {
@@ -418,12 +610,14 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 becomes("both are closed", || is_closed(system) == [true, true]);
                 becomes("nothing is left over", || system.mounts().len() == closed);
                 // What is missed while none runs is made good by the next one.
+                does(system, &["unlock", "--for", "1s"]);
                 drop(follower);
-                does(system, &["unlock", "--for", "1ms"]);
+                assert!(
+                    refused(system, &["unlock", "--for", "1s"])
+                        .contains("--for is over only where usr-policy-follow.service runs")
+                );
                 let _follower = Follower::start(system);
-                becomes("both are closed again", || {
-                    is_closed(system) == [true, true]
-                });
+                becomes("usr is closed again", || system.is_read_only("/usr"));
             });
         },
     ),
@@ -458,6 +652,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             ] {
                 assert!(text.contains(line), "{text}");
             }
+            system.pretend_to_follow();
             does(system, &["unlock", "--for", "1h"]);
             let text = does(system, &["status"]);
             assert!(

@@ -2,7 +2,7 @@
 //! tree over it, and a process that is PID 1. Real syscalls, real mount(8), no boot.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -409,6 +409,23 @@ impl System {
         fs::remove_file(probe)
     }
 
+    /// Whether a follower has its file locked.
+    fn is_followed(&self) -> bool {
+        let file = File::open(self.path("/run/usr-policy/following"));
+        file.is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+
+    /// Lets it look as if one had, until this process ends.
+    ///
+    /// # Panics
+    /// Where one has.
+    pub fn pretend_to_follow(&self) {
+        fs::create_dir_all(self.path("/run/usr-policy")).unwrap();
+        let file = File::create(self.path("/run/usr-policy/following")).unwrap();
+        file.try_lock().unwrap();
+        std::mem::forget(file);
+    }
+
     /// Whether a directory is read-only, by trying.
     ///
     /// # Panics
@@ -464,13 +481,30 @@ impl System {
 pub struct Follower(Child);
 
 impl Follower {
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    /// Where that cannot be asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
     /// Starts it, as its unit does.
     ///
     /// # Panics
     /// Where that cannot be done.
     #[must_use]
     pub fn start(system: &System) -> Self {
-        Follower(system.command(&[GENERATOR, "follow"]).spawn().unwrap())
+        let follower = Follower(system.command(&[GENERATOR, "follow"]).spawn().unwrap());
+        let began = Instant::now();
+        while !system.is_followed() {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "it did not begin"
+            );
+            sleep(Duration::from_millis(1));
+        }
+        follower
     }
 
     /// A number in proc_pid_status(5); of memory, in KiB.
@@ -498,7 +532,7 @@ impl Drop for Follower {
 ///
 /// # Panics
 /// Where it is not within twenty seconds.
-pub fn becomes(what: &str, is_so: impl Fn() -> bool) {
+pub fn becomes(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -513,6 +547,9 @@ pub struct Writer {
     process: Child,
 }
 
+/// Opens the file that is its name, and keeps it open until its input ends.
+const OPEN: &str = "exec 3>>\"$0\" && echo open && read end";
+
 impl Writer {
     /// Opens a file of the system, and creates it.
     ///
@@ -520,8 +557,20 @@ impl Writer {
     /// Where that cannot be done.
     #[must_use]
     pub fn of(system: &System, path: &str) -> Self {
-        let mut process = system
-            .command(&["sh", "-c", "exec 3>>\"$0\" && echo open && read end", path])
+        Self::by(system.command(&["sh", "-c", OPEN, path]))
+    }
+
+    /// The same of a path in another root, a directory of the system with a busybox in it.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    #[must_use]
+    pub fn in_root(system: &System, root: &str, path: &str) -> Self {
+        Self::by(system.command(&["chroot", root, "/busybox", "sh", "-c", OPEN, path]))
+    }
+
+    fn by(mut command: Command) -> Self {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

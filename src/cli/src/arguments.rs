@@ -19,6 +19,15 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 }
 
+/// The time of an unlock. What ends in a year nobody waits for.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > Duration::from_hours(24 * 365) {
+        return Err("more than a year; leave --for away".to_owned());
+    }
+    Ok(time)
+}
+
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -47,7 +56,7 @@ pub(crate) enum Verb {
     /// be done, 4 refused.
     Unlock {
         /// Close everything again after this time, for instance 15m or 1h30m
-        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
         time: Option<Duration>,
     },
     /// Tell pacman whether /usr may change; its hook asks

@@ -1,12 +1,16 @@
 //! `usr-policy guard`: what the hook of pacman asks before a transaction. In a chroot, or under `--root`, it judges the `/usr`
 //! of that root.
 
-use crate::machine::Machine;
+use usr_policy_plan::plan::read_only_by_nature;
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::look;
+
+use crate::machine::{is_read_only, merged};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {
-    let machine = Machine::read_any()?;
-    if !machine.is_read_only("/usr")? {
+    let root = Root::open("/")?;
+    if !is_read_only(&root, "/usr")? {
         return Ok(Shown {
             text: Vec::new(),
             complaints: Vec::new(),
@@ -14,12 +18,17 @@ pub(crate) fn run() -> Outcome {
         });
     }
     // Without /proc, as in some chroots, nobody can tell.
-    let way_out = match machine.merged().unwrap_or_default() {
-        Some(names) => format!(
+    let usr = look(&root).ok().and_then(|(seen, _)| seen.usr);
+    let nature = usr.as_ref().and_then(|usr| read_only_by_nature(&usr.mount));
+    let way_out = match (merged(&root).unwrap_or_default(), nature) {
+        (Some(names), _) => format!(
             "extensions are merged over it ({}): run systemd-sysext unmerge, then usr-policy unlock",
             names.join(", ")
         ),
-        None => "run usr-policy unlock, change the packages, then run usr-policy lock".to_owned(),
+        (None, Some(fs_type)) => format!("its file system ({fs_type}) cannot be written"),
+        (None, None) => {
+            "run usr-policy unlock, change the packages, then run usr-policy lock".to_owned()
+        }
     };
     Ok(Shown {
         text: Vec::new(),

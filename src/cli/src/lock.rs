@@ -1,24 +1,33 @@
 //! `usr-policy lock`: closes the package database, then `/usr`, unless somebody is writing there.
 
-use usr_policy_plan::lock::Manual;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{OFlags, fstat};
+use usr_policy_plan::lock::{Manual, State};
+use usr_policy_plan::text::Shown;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::processes::{is_for_writing, open_files};
-use usr_policy_system::state::{self, Turn};
+use usr_policy_system::processes::{OpenFile, is_for_writing, open_files};
+use usr_policy_system::seen::{mount_of, mount_table};
+use usr_policy_system::state::Turn;
 
-use crate::machine::{Machine, sync};
-use crate::{Outcome, Shown};
+use crate::machine::{Machine, is_read_only, sync};
+use crate::{Outcome, Shown as Told};
 
 pub(crate) fn run(remove_stale: bool) -> Outcome {
     let machine = Machine::to_change("lock")?;
     if let Some(refusal) = machine.refusal("lock") {
         return Ok(refusal);
     }
+    let turn = Turn::take()?;
     let busy = busy(&machine)?;
     if !busy.is_empty() {
-        return Ok(Shown::refused(busy));
+        return Ok(Told::refused(busy));
     }
-    let turn = Turn::take()?;
     let mut complaints = Vec::new();
     if let Some(rule) = machine.plan.database() {
         let path = rule.mount_point.to_string();
@@ -30,17 +39,18 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
             ));
         }
     }
-    let mut state = state::read()?;
-    state.manual = Manual::Lock;
-    turn.write(&state)?;
+    turn.write(&State {
+        manual: Manual::Lock,
+        ..machine.state(&turn)?
+    })?;
     // It takes its own turn.
     drop(turn);
     let is_closed = sync()?
-        && machine.is_read_only("/usr")?
+        && is_read_only(&machine.root, "/usr")?
         && match machine.plan.database() {
             Some(rule) => {
                 let path = rule.mount_point.to_string();
-                machine.root.directory(&path)?.is_none() || machine.is_read_only(&path)?
+                machine.root.directory(&path)?.is_none() || is_read_only(&machine.root, &path)?
             }
             None => true,
         };
@@ -50,40 +60,73 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
                 .to_owned(),
         );
     }
-    let text: &[u8] = if is_closed {
-        b"/usr and the package database are closed.\n"
-    } else {
-        b""
+    let text: &[u8] = match (is_closed, is_open_beneath(&machine)?) {
+        (false, _) => b"",
+        (true, false) => b"/usr and the package database are closed.\n",
+        (true, true) => {
+            b"The package database is closed, and /usr when the extensions over it are unmerged.\n"
+        }
     };
-    Ok(Shown {
+    Ok(Told {
         text: text.to_vec(),
         complaints,
         exit_code: u8::from(!is_closed),
     })
 }
 
+/// Whether extensions are merged over a `/usr` that was open: nothing can close what lies beneath.
+fn is_open_beneath(machine: &Machine) -> Result<bool, Failure> {
+    let Some(usr) = machine.usr()?.filter(|usr| usr.is_sysext) else {
+        return Ok(false);
+    };
+    let table = mount_table()?;
+    let beneath = table.by_id(usr.mount.parent_id);
+    Ok(beneath.is_some_and(|mount| !mount.is_read_only()))
+}
+
 /// Who changes packages, and who has a file below `/usr` open for writing: a bind over it would not stop him.
 fn busy(machine: &Machine) -> Result<Vec<String>, Failure> {
     let mut busy = Vec::new();
-    if let Some(rule) = machine.plan.database() {
+    let plan = &machine.plan;
+    if let Some(rule) = plan.database().or(plan.database_below_usr()) {
         let path = rule.mount_point.to_string();
         if let Some(holder) = database::holder(&machine.root, &path)? {
             busy.push(format!(
-                "lock: {} (pid {}) is changing packages; let it end, then run usr-policy lock again",
-                holder.program, holder.pid
+                "lock: {holder} is changing packages; let it end, then run usr-policy lock again"
             ));
         }
     }
-    if !machine.is_read_only("/usr")? {
-        let writers = open_files(|path| path.starts_with(b"/usr/"), is_for_writing);
-        busy.extend(writers.iter().map(|writer| {
+    if !is_read_only(&machine.root, "/usr")? {
+        busy.extend(writers(machine)?.iter().map(|writer| {
             format!(
-                "lock: {} (pid {}) has {} open for writing; end it, then run usr-policy lock again",
-                writer.program,
-                writer.pid,
-                writer.file.display()
+                "lock: {writer} has {} open for writing; end it, then run usr-policy lock again",
+                Shown(writer.file.as_os_str().as_bytes())
             )
         }));
     }
     Ok(busy)
+}
+
+/// Who has a file open for writing that lies in the mount of `/usr`. The kernel shows the path that a process with a root of
+/// its own sees; what another program has at that path is none of ours.
+fn writers(machine: &Machine) -> Result<Vec<OpenFile>, Failure> {
+    let Some(usr) = machine.root.directory("/usr")? else {
+        return Ok(Vec::new());
+    };
+    let usr = mount_of(&usr)?.id;
+    let is_ours = |link: &Path, process: &Path| {
+        let file = fs::read_link(link).ok();
+        let path = file.as_ref().and_then(|file| file.to_str());
+        let found = path.and_then(|path| machine.root.open_at(path, OFlags::PATH).ok());
+        let is_same = |found: &OwnedFd| {
+            let theirs = fs::metadata(link).map(|meta| (meta.dev(), meta.ino()));
+            let ours = fstat(found).map(|stat| (stat.st_dev, stat.st_ino));
+            matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
+        };
+        is_for_writing(link, process)
+            && found.is_some_and(|found| {
+                is_same(&found) && mount_of(&found).is_ok_and(|mount| mount.id == usr)
+            })
+    };
+    Ok(open_files(|path| path.starts_with(b"/usr/"), is_ours))
 }

@@ -6,14 +6,17 @@ use std::process::Command;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use usr_policy_plan::lock::State;
 use usr_policy_plan::plan::{Plan, UsrMount};
 use usr_policy_plan::policy::Rule;
 use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::unit_name::mount_unit;
+use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::look;
+use usr_policy_system::state::{self, Turn};
 
 use crate::Shown;
 
@@ -28,16 +31,6 @@ impl Machine {
     pub(crate) fn read() -> Result<Self, Failure> {
         let root = Root::open("/")?;
         let (facts, _) = gather(&root, &running_cmdline(&root)?);
-        Ok(Machine {
-            plan: Plan::new(&facts),
-            root,
-        })
-    }
-
-    /// The same in a root that may have no /proc: what the policy wants does not matter then.
-    pub(crate) fn read_any() -> Result<Self, Failure> {
-        let root = Root::open("/")?;
-        let (facts, _) = gather(&root, &running_cmdline(&root).unwrap_or_default());
         Ok(Machine {
             plan: Plan::new(&facts),
             root,
@@ -62,13 +55,17 @@ impl Machine {
 
     /// Why there is nothing to lock or unlock here; `None` where there is.
     pub(crate) fn refusal(&self, verb: &str) -> Option<Shown> {
-        if self.plan.is_strict() {
+        let why = if in_container() {
+            "in a container the mounts are its manager's".to_owned()
+        } else if !self.plan.is_strict() {
+            format!(
+                "usrpolicy is not strict ({}), so nothing is opened or closed by hand; what was closed at boot stays so until the next one",
+                self.plan.mode_origin
+            )
+        } else {
             return None;
-        }
-        Some(Shown::refused(vec![format!(
-            "{verb}: nothing is closed by this policy: usrpolicy is not strict ({})",
-            self.plan.mode_origin
-        )]))
+        };
+        Some(Shown::refused(vec![format!("{verb}: {why}")]))
     }
 
     /// The mount that holds `/usr`.
@@ -76,25 +73,32 @@ impl Machine {
         Ok(look(&self.root)?.0.usr)
     }
 
-    /// The extensions that are merged, by the name that systemd-sysext(8) has for them; `None` where none are.
-    pub(crate) fn merged(&self) -> Result<Option<Vec<String>>, Failure> {
-        if !self.usr()?.is_some_and(|usr| usr.is_sysext) {
-            return Ok(None);
-        }
-        let names = self.root.read("/usr/.systemd-sysext/extensions")?;
-        let names = String::from_utf8_lossy(&names.unwrap_or_default()).into_owned();
-        Ok(Some(names.lines().map(str::to_owned).collect()))
+    /// What is remembered, brought up to date by what is merged now: a merge or unmerge that nobody has seen yet must not
+    /// end what is asked for after it.
+    pub(crate) fn state(&self, _turn: &Turn) -> Result<State, Failure> {
+        let is_merged = merged(&self.root)?.is_some();
+        Ok(state::read()?.after(is_merged, state::now()))
     }
+}
 
-    /// Whether the file system of a directory is read-only, whatever its mount is.
-    pub(crate) fn is_read_only(&self, path: &str) -> Result<bool, Failure> {
-        let Some(directory) = self.root.directory(path)? else {
-            return Ok(false);
-        };
-        fstatvfs(&directory)
-            .map(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
-            .map_err(|error| Failure::new(path, "cannot look at", error))
+/// The extensions that are merged, by the name that systemd-sysext(8) has for them; `None` where none are.
+pub(crate) fn merged(root: &Root) -> Result<Option<Vec<String>>, Failure> {
+    if !look(root)?.0.usr.is_some_and(|usr| usr.is_sysext) {
+        return Ok(None);
     }
+    let names = root.read("/usr/.systemd-sysext/extensions")?;
+    let names = String::from_utf8_lossy(&names.unwrap_or_default()).into_owned();
+    Ok(Some(names.lines().map(str::to_owned).collect()))
+}
+
+/// Whether the file system of a directory is read-only, whatever its mount is.
+pub(crate) fn is_read_only(root: &Root, path: &str) -> Result<bool, Failure> {
+    let Some(directory) = root.directory(path)? else {
+        return Ok(false);
+    };
+    fstatvfs(&directory)
+        .map(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+        .map_err(|error| Failure::new(path, "cannot look at", error))
 }
 
 /// Closes what is to be closed, in the one way in which everything is; whether that was done.

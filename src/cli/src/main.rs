@@ -70,6 +70,17 @@ struct Shown {
 }
 
 impl Shown {
+    /// In a container: the command line is the host's, and the mounts are the manager's.
+    fn nothing_promised() -> Self {
+        let text =
+            b"usr-policy: in a container: nothing is promised; its mounts are its manager's\n";
+        Shown {
+            text: text.to_vec(),
+            complaints: Vec::new(),
+            exit_code: 0,
+        }
+    }
+
     /// Nothing was done, and why.
     fn refused(complaints: Vec<String>) -> Self {
         Shown {

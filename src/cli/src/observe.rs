@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use usr_policy_plan::plan::Plan;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::verify::{
-    Access, Blind, Caller, Event, Kind, Observed, Place, PreInit, paths,
+    Access, Blind, Caller, Event, Follower, Kind, Observed, Place, PreInit, paths,
 };
 use usr_policy_system::covered;
 use usr_policy_system::database;
@@ -71,7 +72,7 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
     let database = plan.database().map(|rule| rule.mount_point.to_string());
     let (mut at_work, mut covered) = (None, Vec::new());
     if let (Some(root), Some(database)) = (&root, &database) {
-        at_work = database::holder(root, database)?.map(|holder| (holder.program, holder.pid));
+        at_work = database::holder(root, database)?.map(|holder| holder.to_string());
         covered = match covered::covered(root, database) {
             Ok(packages) => packages,
             Err(failure) => {
@@ -95,11 +96,22 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         state: state::read()?,
         now: state::now(),
         is_guarded: root.as_ref().is_some_and(is_guarded),
+        follower: follower(),
         at_work,
         covered,
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
     })
+}
+
+/// Whether merges are followed. Source of the path: sd_booted(3); elsewhere nobody does.
+fn follower() -> Follower {
+    let is_followed = state::is_followed().filter(|_| Path::new("/run/systemd/system").exists());
+    match is_followed {
+        Some(true) => Follower::Alive,
+        Some(false) => Follower::Dead,
+        None => Follower::Unknown,
+    }
 }
 
 /// Whoever runs this.

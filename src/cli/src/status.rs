@@ -6,11 +6,12 @@ use std::time::Duration;
 use humantime::{FormattedDuration, format_duration};
 use rustix::fs::{FsWord, fstatfs, fstatvfs};
 use usr_policy_plan::policy::{Mode, Treatment};
-use usr_policy_plan::verify::{Observed, Verdict, report};
+use usr_policy_plan::verify::{OPENED, Observed, UNLOCKED, Verdict, report, wanted};
+use usr_policy_system::container::in_container;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, merged};
 use crate::observe::observe;
 use crate::{Outcome, Shown};
 
@@ -18,6 +19,9 @@ pub(crate) fn run() -> Outcome {
     let machine = Machine::read()?;
     let plan = &machine.plan;
     let mut text = String::new();
+    if in_container() {
+        return Ok(Shown::nothing_promised());
+    }
     line(
         &mut text,
         "mode",
@@ -47,9 +51,7 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     line(text, "/usr", &usr);
     if let Some(rule) = plan.database() {
         let path = rule.mount_point.to_string();
-        let wanted = observed
-            .state
-            .wanted(plan.lock, observed.is_guarded, observed.now);
+        let wanted = wanted(plan, &observed);
         let mut what = about(&path).to_owned();
         if plan.is_strict() {
             // Writing to a String does not fail.
@@ -64,12 +66,11 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
             );
         }
         line(text, "database", &format!("{path}: {what}"));
-        if let Some((program, pid)) = &observed.at_work {
-            let what = format!("{program} (pid {pid}) is changing packages");
-            line(text, "at work", &what);
+        if let Some(who) = &observed.at_work {
+            line(text, "at work", &format!("{who} is changing packages"));
         }
     }
-    let extensions = match machine.merged()? {
+    let extensions = match merged(&machine.root)? {
         Some(names) => names.join(", "),
         None => "none are merged".to_owned(),
     };
@@ -107,7 +108,8 @@ const TMPFS_MAGIC: FsWord = 0x0102_1994;
 /// How long it has been so, where that is on record.
 fn since(observed: &Observed, path: &str) -> String {
     let mut events = observed.events.iter().rev();
-    let last = events.find(|event| event.path == path);
+    let is_change = |result: &str| ["read-only", "closed", OPENED, UNLOCKED].contains(&result);
+    let last = events.find(|event| event.path == path && is_change(&event.result));
     last.map_or(String::new(), |event| {
         format!(", for {}", seconds_between(event.boottime, observed.now))
     })

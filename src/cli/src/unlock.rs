@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use usr_policy_plan::lock::{Manual, State};
 use usr_policy_plan::plan::read_only_by_nature;
 use usr_policy_plan::policy::{Lock, Role, Rule, Treatment};
+use usr_policy_plan::unit::FOLLOW_SERVICE;
 use usr_policy_plan::verify::UNLOCKED;
 use usr_policy_system::database;
 use usr_policy_system::events;
@@ -16,7 +17,7 @@ use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_
 use usr_policy_system::seen::{how_closed, mount_of};
 use usr_policy_system::state::{self, Turn, now};
 
-use crate::machine::{Machine, sync, unit_of};
+use crate::machine::{Machine, is_read_only, merged, sync, unit_of};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run(time: Option<Duration>) -> Outcome {
@@ -24,16 +25,16 @@ pub(crate) fn run(time: Option<Duration>) -> Outcome {
     if let Some(refusal) = machine.refusal("unlock") {
         return Ok(refusal);
     }
-    if let Some(why) = refusal(&machine)? {
+    let turn = Turn::take()?;
+    if let Some(why) = refusal(&machine, time)? {
         return Ok(Shown::refused(vec![format!("unlock: {why}")]));
     }
     let until = time.map(|time| {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         now().saturating_add(microseconds)
     });
-    let turn = Turn::take()?;
     // On record before anything is open: whoever comes next closes it when its time is over, also if this is killed.
-    let before = state::read()?;
+    let before = machine.state(&turn)?;
     turn.write(&State {
         manual: Manual::Unlock { until },
         ..before
@@ -79,6 +80,10 @@ fn open(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
         let path = rule.mount_point.to_string();
         turn.open_unit(&unit_of(rule))?;
         database::open(turn, &machine.root, &path)?;
+        if is_read_only(&machine.root, &path)? {
+            return Err(Failure::new(&path, "is still read-only", Errno::ROFS)
+                .with_remedy("see findmnt for who mounts it so; everything is closed again"));
+        }
         record(&path);
     }
     match machine.plan.mount_of(Role::Cache) {
@@ -88,13 +93,18 @@ fn open(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
 }
 
 /// Why nothing may be opened.
-fn refusal(machine: &Machine) -> Result<Option<String>, Failure> {
+fn refusal(machine: &Machine, time: Option<Duration>) -> Result<Option<String>, Failure> {
+    if time.is_some() && state::is_followed() == Some(false) {
+        return Ok(Some(format!(
+            "--for is over only where {FOLLOW_SERVICE} runs, and it does not; systemctl start it, or unlock without --for"
+        )));
+    }
     if machine.plan.lock == Lock::Always {
         return Ok(Some(
             "usrpolicy.lock=always opens nothing by hand; boot with usrpolicy=off to change the system".to_owned(),
         ));
     }
-    if let Some(names) = machine.merged()? {
+    if let Some(names) = merged(&machine.root)? {
         return Ok(Some(format!(
             "extensions are merged over /usr ({}); run systemd-sysext unmerge first",
             names.join(", ")
@@ -103,8 +113,10 @@ fn refusal(machine: &Machine) -> Result<Option<String>, Failure> {
     let Some(usr) = machine.usr()? else {
         return Ok(None);
     };
-    let is_root = || usr.mount.super_options.has("ro") && !usr.is_usr_itself;
-    if read_only_by_nature(&usr.mount).is_some() || is_root() {
+    // Ours, over a root that is read-only as a whole, or the root itself.
+    let is_in_root = !usr.is_usr_itself || database::self_bind(&machine.root, "/usr")?.is_some();
+    let is_read_only_root = is_in_root && usr.mount.super_options.has("ro");
+    if read_only_by_nature(&usr.mount).is_some() || is_read_only_root {
         let fs_type = String::from_utf8_lossy(&usr.mount.fs_type).into_owned();
         return Ok(Some(format!(
             "the file system of /usr ({fs_type}) is read-only, and not by usr-policy; change what provides it"
@@ -128,11 +140,8 @@ fn open_usr(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
         }
     }
     if may_write(&directory) == Err(Errno::ROFS) {
-        return Err(
-            Failure::new("/usr", "is still read-only", Errno::ROFS).with_remedy(
-                "see findmnt /usr for who mounts it; usr-policy lock closes the rest again",
-            ),
-        );
+        return Err(Failure::new("/usr", "is still read-only", Errno::ROFS)
+            .with_remedy("see findmnt /usr for who mounts it; everything is closed again"));
     }
     record("/usr");
     Ok(())

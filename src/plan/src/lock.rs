@@ -119,14 +119,19 @@ impl State {
         for line in text.lines() {
             let mut words = line.split(' ');
             let (key, word) = (words.next(), words.next());
-            let time = words.next().and_then(|time| time.parse().ok());
+            let time = words.next().map(str::parse);
             match (key, word, time) {
-                (Some("extensions"), Some("merged"), _) => state.extensions = Extensions::Merged,
-                (Some("extensions"), Some("unmerged"), Some(since)) => {
+                (Some("extensions"), Some("merged"), None) => state.extensions = Extensions::Merged,
+                (Some("extensions"), Some("unmerged"), Some(Ok(since))) => {
                     state.extensions = Extensions::Unmerged { since };
                 }
-                (Some("manual"), Some("lock"), _) => state.manual = Manual::Lock,
-                (Some("manual"), Some("unlock"), until) => state.manual = Manual::Unlock { until },
+                (Some("manual"), Some("lock"), None) => state.manual = Manual::Lock,
+                (Some("manual"), Some("unlock"), None) => {
+                    state.manual = Manual::Unlock { until: None };
+                }
+                (Some("manual"), Some("unlock"), Some(Ok(until))) => {
+                    state.manual = Manual::Unlock { until: Some(until) };
+                }
                 _ => {}
             }
         }
@@ -196,22 +201,22 @@ impl State {
                 }
             }
             (_, Manual::Lock, _) => row(true, Why::LockedByHand),
-            (.., Lock::Off) => row(false, Why::LockOff),
             (.., Lock::Always) => row(true, Why::LockAlways),
-            (Extensions::NotYet, ..) => row(true, Why::NotYetMerged),
-            (Extensions::Unmerged { .. }, ..) if !is_guarded => row(true, Why::NoGuard),
-            (Extensions::Unmerged { since }, ..) => {
-                // A clock that went back is no reason to wait for ever: then it is settled from now on.
-                let settled = since.saturating_add(SETTLED);
-                if since <= now && now < settled {
-                    Wanted {
-                        until: Some(settled),
-                        ..row(true, Why::Settling)
-                    }
-                } else {
-                    row(false, Why::Guarded)
+            (Extensions::Unmerged { .. }, _, Lock::Merged) if !is_guarded => {
+                row(true, Why::NoGuard)
+            }
+            // A clock that went back is no reason to wait for ever: then it is settled from now on.
+            (Extensions::Unmerged { since }, ..)
+                if since <= now && now < since.saturating_add(SETTLED) =>
+            {
+                Wanted {
+                    until: Some(since.saturating_add(SETTLED)),
+                    ..row(true, Why::Settling)
                 }
             }
+            (.., Lock::Off) => row(false, Why::LockOff),
+            (Extensions::NotYet, ..) => row(true, Why::NotYetMerged),
+            (Extensions::Unmerged { .. }, ..) => row(false, Why::Guarded),
         }
     }
 }
@@ -292,8 +297,9 @@ mod tests {
                 "locked",
                 "locked",
             ),
-            (FRESH, nothing, true, "locked", "locked", "open"),
-            (FRESH, nothing, false, "locked", "locked", "open"),
+            // It may be half of a refresh.
+            (FRESH, nothing, true, "locked", "locked", "locked"),
+            (FRESH, nothing, false, "locked", "locked", "locked"),
             (OLD, nothing, true, "locked", "open", "open"),
             (OLD, nothing, false, "locked", "locked", "open"),
             (
@@ -415,6 +421,8 @@ mod tests {
             "extensions unmerged soon",
             "manual",
             "manual open",
+            "manual unlock soon",
+            "manual unlock -1",
             "\u{0}",
         ] {
             assert_eq!(State::parse(text.as_bytes()), State::default(), "{text:?}");

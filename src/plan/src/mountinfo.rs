@@ -86,6 +86,12 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
+    /// Whether it looks like the overlay of systemd-sysext(8).
+    #[must_use]
+    pub fn is_sysext(&self) -> bool {
+        self.fs_type == b"overlay" && self.mount_source == b"sysext"
+    }
+
     /// Whether nothing can be written there: by the flag of this mount, or by that of its file system.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

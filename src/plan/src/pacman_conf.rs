@@ -19,8 +19,14 @@ pub struct PacmanConf {
 /// Where pacman finds the hooks that packages install; a `HookDir` comes after it. Source: alpm-hooks(5).
 const SYSTEM_HOOKS: &[u8] = b"/usr/share/libalpm/hooks/";
 
-/// Included files may include others, so often. Source: pacman src/pacman/conf.c (`parse_ini`).
+/// Included files may include others, so often; pacman stops at more. Source: pacman src/pacman/conf.c (`parse_ini`).
 const DEPTH: u32 = 10;
+
+/// So many files are read; more are a mistake that would hold the boot.
+const FILES: u32 = 256;
+
+/// Something that pacman would refuse to start with: what was read before it counts.
+struct Stop;
 
 impl PacmanConf {
     /// Reads the file. `include` gives the files that a pattern names, in their order.
@@ -29,7 +35,9 @@ impl PacmanConf {
     #[must_use]
     pub fn parse(file: &ConfigFile, include: &mut dyn FnMut(&[u8]) -> Vec<ConfigFile>) -> Self {
         let mut conf = PacmanConf::default();
-        conf.read(file, &mut Vec::new(), include, DEPTH);
+        let mut left = FILES;
+        // A Stop is not for us to tell.
+        let _ = conf.read(file, &mut Vec::new(), include, (DEPTH, &mut left));
         conf
     }
 
@@ -38,8 +46,8 @@ impl PacmanConf {
         file: &ConfigFile,
         section: &mut Vec<u8>,
         include: &mut dyn FnMut(&[u8]) -> Vec<ConfigFile>,
-        depth: u32,
-    ) {
+        (depth, left): (u32, &mut u32),
+    ) -> Result<(), Stop> {
         for (line, number) in file.text.split(|&byte| byte == b'\n').zip(1..) {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -58,10 +66,10 @@ impl PacmanConf {
                 continue;
             };
             if key == b"Include" {
-                if depth > 0 {
-                    for file in include(value) {
-                        self.read(&file, section, include, depth - 1);
-                    }
+                let deeper = depth.checked_sub(1).ok_or(Stop)?;
+                for file in include(value) {
+                    *left = left.checked_sub(1).ok_or(Stop)?;
+                    self.read(&file, section, include, (deeper, left))?;
                 }
                 continue;
             }
@@ -84,6 +92,7 @@ impl PacmanConf {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// The database; `None` where it is where pacman has it by itself.
@@ -221,13 +230,27 @@ mod tests {
 
     #[test]
     fn files_that_include_themselves_come_to_an_end() {
-        let text = "[options]\nInclude = /etc/pacman.conf\nHookDir = /c\n";
+        // Each of these would be read ten times for each time that it is read.
+        let text =
+            String::from("[options]\nHookDir = /c\n") + &"Include = /etc/pacman.conf\n".repeat(10);
         let mut asked = 0;
-        let conf = PacmanConf::parse(&file("/etc/pacman.conf", text), &mut |_| {
+        let conf = PacmanConf::parse(&file("/etc/pacman.conf", &text), &mut |_| {
             asked += 1;
-            std::vec![file("/etc/pacman.conf", text)]
+            std::vec![file("/etc/pacman.conf", &text)]
         });
         assert_eq!(asked, 10);
         assert_eq!(conf.hook_dirs().count(), 12);
+    }
+
+    #[test]
+    fn more_files_than_anybody_has_come_to_an_end() {
+        let mut asked = 0;
+        let text = String::from("[options]\n") + &"Include = /etc/a*\n".repeat(1_000);
+        let conf = PacmanConf::parse(&file("/etc/pacman.conf", &text), &mut |_| {
+            asked += 1;
+            std::vec![file("/etc/a", "HookDir = /c\n")]
+        });
+        assert_eq!(asked, 257);
+        assert_eq!(conf.hook_dirs().count(), 257);
     }
 }

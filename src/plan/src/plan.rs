@@ -239,6 +239,14 @@ impl Plan {
             .find(|rule| rule.role == Role::Database)
     }
 
+    /// The rule for a package database below `/usr`, which is locked with that.
+    #[must_use]
+    pub fn database_below_usr(&self) -> Option<&Rule> {
+        let mut left_out = self.left_out.iter();
+        let found = left_out.find(|left_out| left_out.reason == Reason::BelowUsr);
+        found.map(|left_out| &left_out.rule)
+    }
+
     /// The mount with this role; there is at most one for `/usr`, the database and the cache.
     #[must_use]
     pub fn mount_of(&self, role: Role) -> Option<&PlannedMount> {

@@ -963,14 +963,42 @@ fn checked_path(path: &[u8]) -> Result<MountPoint, Refusal> {
 }
 
 /// Directories that are never read-only as a whole, beyond those of [`TABLE`].
-const NEVER_READ_ONLY: [&str; 5] = ["/var/lib", "/etc", "/run", "/home", "/usr/lib"];
+const NEVER_READ_ONLY: [&str; 17] = [
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr/lib",
+    "/var/lib",
+    "/var/opt",
+    "/var/spool",
+];
 
 /// Checks that the database may be locked where the package manager has it: anywhere, but not as a part of what the policy
 /// keeps, nor with more than itself.
 fn checked_database(path: &[u8]) -> Result<MountPoint, Refusal> {
     let database = MountPoint::new(path).map_err(Refusal::NotAMountPoint)?;
+    may_be_database(&database)?;
+    fits_unit(&database)?;
+    Ok(database)
+}
+
+/// Whether a directory may be made read-only as the package database: nothing else that must be written lies in it.
+///
+/// # Errors
+/// The reason.
+pub fn may_be_database(database: &MountPoint) -> Result<(), Refusal> {
     let is_at_or_above = |kept: &&str| {
-        MountPoint::new(kept.as_bytes()).is_ok_and(|kept| kept.is_at_or_below(&database))
+        MountPoint::new(kept.as_bytes()).is_ok_and(|kept| kept.is_at_or_below(database))
     };
     let others = TABLE.iter().filter(|row| row.role != Role::Database);
     let mut above = NEVER_READ_ONLY
@@ -980,12 +1008,11 @@ fn checked_database(path: &[u8]) -> Result<MountPoint, Refusal> {
         return Err(Refusal::Kept(kept));
     }
     for kept in UNTOUCHABLE {
-        if MountPoint::new(kept.as_bytes()).is_ok_and(|kept| overlap(&database, &kept)) {
+        if MountPoint::new(kept.as_bytes()).is_ok_and(|kept| overlap(database, &kept)) {
             return Err(Refusal::Kept(kept));
         }
     }
-    fits_unit(&database)?;
-    Ok(database)
+    Ok(())
 }
 
 /// Whether one of two paths holds the other, or they are the same.

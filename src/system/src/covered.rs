@@ -24,6 +24,9 @@ const GONE: &str = "-";
 /// Packages by name and version, with a stamp that is another one when they are installed again.
 type Packages = BTreeMap<String, String>;
 
+/// The names of packages, and whether they could be written down.
+pub type Found = (Vec<String>, Result<(), Failure>);
+
 /// Remembers the packages of a database, unless that was done at an earlier look at the same transaction.
 ///
 /// # Errors
@@ -38,10 +41,10 @@ pub fn begin(_turn: &Turn, root: &Root, database: &str) -> Result<(), Failure> {
 /// Finds the packages with files below `/usr` that were changed since [`begin`]; none where that was not called.
 ///
 /// # Errors
-/// The kernel's; then the next call finds them.
-pub fn end(_turn: &Turn, root: &Root, database: &str) -> Result<Vec<String>, Failure> {
+/// The kernel's; then the next call finds them. That they could not be written down is told beside them.
+pub fn end(_turn: &Turn, root: &Root, database: &str) -> Result<Found, Failure> {
     let Some(before) = root.read(BEFORE)? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Ok(())));
     };
     let (before, now) = (parse(&before), packages_in_usr(root, database)?);
     let either = before.keys().chain(now.keys());
@@ -49,13 +52,15 @@ pub fn end(_turn: &Turn, root: &Root, database: &str) -> Result<Vec<String>, Fai
         .filter(|name| before.get(*name) != now.get(*name))
         .map(|name| (name.clone(), stamp(&now, name).to_owned()))
         .collect();
-    if !changed.is_empty() {
-        let mut all = still_covered(root, &now)?;
-        all.extend(changed.clone());
-        write(COVERED, &all)?;
-    }
+    // First: what is installed after this is no part of that transaction, whether or not it can be written down.
     fs::remove_file(BEFORE).map_err(|error| Failure::new(BEFORE, "cannot remove", error))?;
-    Ok(changed.into_keys().collect())
+    let mut written = Ok(());
+    if !changed.is_empty() {
+        let mut all = still_covered(root, &now).unwrap_or_default();
+        all.extend(changed.clone());
+        written = write(COVERED, &all);
+    }
+    Ok((changed.into_keys().collect(), written))
 }
 
 /// The packages that were changed under extensions, and not again since.

@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
 
 use crate::failure::Failure;
-use crate::mount::{Below, How, detach, read_only_bind, set_tree_read_only, writable_clone};
+use crate::mount::{
+    Below, How, attach, clone_tree, detach, read_only_bind, set_tree_read_only, writable_clone,
+};
 use crate::processes::{OpenFile, open_files};
 use crate::root::Root;
 use crate::seen::{how_closed, mount_table, path_of};
@@ -107,7 +109,7 @@ pub fn self_bind(root: &Root, path: &str) -> Result<Option<MountPoint>, Failure>
 /// The kernel's.
 pub fn detach_self_binds(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
     while let Some(point) = self_bind(root, path)? {
-        detach(&point)?;
+        detach_keeping_others(&point)?;
     }
     Ok(())
 }
@@ -115,7 +117,33 @@ pub fn detach_self_binds(_turn: &Turn, root: &Root, path: &str) -> Result<(), Fa
 /// More than one of ours may be stacked where PID 1 and we came at the same moment.
 fn detach_doubled(_turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
     while mount_table()?.is_doubled(point) {
-        detach(point)?;
+        detach_keeping_others(point)?;
+    }
+    Ok(())
+}
+
+/// Takes a bind of a directory on itself away, but not what others have mounted on it since: that is mounted again on what
+/// the bind has covered.
+fn detach_keeping_others(point: &MountPoint) -> Result<(), Failure> {
+    let table = mount_table()?;
+    let Some(top) = table.top_at(point) else {
+        return Ok(());
+    };
+    let on_it = table
+        .mounts
+        .iter()
+        .filter(|mount| mount.parent_id == top.mount_id);
+    let seen = on_it.filter(|mount| mount.mount_point.is_below(point) && table.is_seen(mount));
+    let kept = seen
+        .map(|mount| Ok((&mount.mount_point, clone_tree(&mount.mount_point)?)))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    detach(point)?;
+    let now = mount_table()?;
+    for (point, tree) in kept {
+        // What the bind itself had taken along is there below it as well.
+        if now.top_at(point).is_none() {
+            attach(&tree, point)?;
+        }
     }
     Ok(())
 }
@@ -142,7 +170,7 @@ pub fn has_stale_lock(root: &Root, path: &str) -> Result<bool, Failure> {
     Ok(PackageLock::file(&directory).is_some() && PackageLock::holder(&directory).is_none())
 }
 
-/// Removes a lock file of nobody from a database that is open.
+/// Removes a lock file of nobody.
 ///
 /// # Errors
 /// The kernel's.
@@ -153,11 +181,16 @@ pub fn remove_stale_lock(_turn: &Turn, root: &Root, path: &str) -> Result<(), Fa
     if PackageLock::holder(&directory).is_some() {
         return Ok(());
     }
-    match unlinkat(&directory, PACKAGE_LOCK, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(Failure::new(path, "cannot remove db.lck from it", error)
-            .with_remedy("run usr-policy unlock first")),
+    let unlink = |directory: &OwnedFd| match unlinkat(directory, PACKAGE_LOCK, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    };
+    // Also where it is locked: nobody uses it then.
+    match unlink(&directory) {
+        Err(Errno::ROFS) => writable_clone(&directory).and_then(|writable| Ok(unlink(&writable)?)),
+        result => result.map_err(Into::into),
     }
+    .map_err(|error| Failure::new(path, "cannot remove db.lck from it", error))
 }
 
 enum Taken {
@@ -189,8 +222,8 @@ impl PackageLock {
                     .map_err(|error| Failure::new(PACKAGE_LOCK, "cannot keep", error))?,
             })),
             Err(Errno::EXIST) => Ok(Self::holder(directory).map_or(Taken::Stale, Taken::Held)),
-            // A full or read-only file system keeps every package manager out.
-            Err(_) => Ok(Taken::NotNeeded),
+            // A full or read-only file system keeps out who is not in already.
+            Err(_) => Ok(Self::holder(directory).map_or(Taken::NotNeeded, Taken::Held)),
         }
     }
 

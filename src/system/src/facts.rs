@@ -7,6 +7,7 @@ use rustix::fs::OFlags;
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::plan::{FSTAB, Facts};
+use usr_policy_plan::policy::{Mode, Policy};
 
 use crate::failure::Failure;
 use crate::pacman::pacman_conf;
@@ -71,15 +72,17 @@ pub fn gather(root: &Root, cmdline: &[u8]) -> (Facts, Vec<Failure>) {
         }
     }
     let fstab = or_none(root.read(FSTAB));
-    (
-        Facts {
-            cmdline: Cmdline::parse(cmdline),
-            configuration,
-            fstab,
-            database: pacman_conf(root).database(),
-        },
-        failures,
-    )
+    let mut facts = Facts {
+        cmdline: Cmdline::parse(cmdline),
+        configuration,
+        fstab,
+        database: None,
+    };
+    // What is off reads nothing that somebody else may have got wrong.
+    if Policy::new(&facts.cmdline, &facts.configuration, None).mode != Mode::Off {
+        facts.database = pacman_conf(root).database();
+    }
+    (facts, failures)
 }
 
 /// The configuration files, in the order in which they apply: the first main file, then the drop-ins by name.

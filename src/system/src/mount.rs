@@ -154,6 +154,29 @@ pub fn set_file_system_writable(directory: &OwnedFd) -> io::Result<()> {
     Ok(fsconfig_reconfigure(&fs)?)
 }
 
+/// The mounts at a path without links and below it, once more, attached nowhere.
+///
+/// # Errors
+/// The kernel's; `ENOSYS` before Linux 5.2.
+pub fn clone_tree(point: &MountPoint) -> Result<OwnedFd, Failure> {
+    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, path, flags).map_err(|error| Failure::new(path, "cannot keep its mount", error))
+}
+
+/// Attaches what [`clone_tree`] has made.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<(), Failure> {
+    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|error| Failure::new(path, "cannot mount it again", error))
+}
+
 /// Takes the top mount at a path without links away, whoever uses it.
 ///
 /// # Errors

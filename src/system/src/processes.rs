@@ -1,8 +1,11 @@
 //! Who has a file open: the links of proc_pid_fd(5).
 
+use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use usr_policy_plan::text::Shown;
 
 /// A file that a process has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,13 @@ pub struct OpenFile {
     pub program: String,
     /// The file, by the path that the kernel shows.
     pub file: PathBuf,
+}
+
+impl fmt::Display for OpenFile {
+    /// The process. Its name is its own choice, and must not look like a line of ours.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", Shown(self.program.as_bytes()), self.pid)
+    }
 }
 
 /// The files that processes have open and that pass both questions: first of the path that the kernel shows, then of the

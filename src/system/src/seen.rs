@@ -129,7 +129,8 @@ pub fn how_closed(directory: &OwnedFd) -> Result<Closed, Failure> {
 }
 
 /// The path at which a directory is seen from here: a link may have led to it.
-pub(crate) fn path_of(directory: &OwnedFd) -> Option<MountPoint> {
+#[must_use]
+pub fn path_of(directory: &OwnedFd) -> Option<MountPoint> {
     let path = std::fs::read_link(link_of(directory)).ok()?;
     MountPoint::new(path.as_os_str().as_bytes()).ok()
 }

@@ -22,6 +22,37 @@ const TURN: &str = "/run/usr-policy/turn";
 const ATTEMPTS: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Whoever has this file locked follows merges.
+const FOLLOWING: &str = "/run/usr-policy/following";
+
+/// Says that this process follows merges, for as long as it lives.
+///
+/// # Errors
+/// The kernel's, or `EAGAIN` where another one does.
+pub fn follow() -> Result<File, Failure> {
+    let fail = |error| Failure::new(FOLLOWING, "cannot lock", error);
+    make_parent(FOLLOWING).map_err(fail)?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    let file = options.open(FOLLOWING).map_err(fail)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| fail(error.into()))?;
+    Ok(file)
+}
+
+/// Whether somebody follows merges; `None` where that cannot be told.
+#[must_use]
+pub fn is_followed() -> Option<bool> {
+    match File::open(FOLLOWING) {
+        Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::AGAIN) => Some(true),
+            Ok(()) => Some(false),
+            Err(_) => None,
+        },
+        Err(error) if is_missing(&error) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// While it lives, no other program of ours changes mounts or state. The kernel ends it with the process.
 #[derive(Debug)]
 pub struct Turn {
@@ -72,7 +103,8 @@ impl Turn {
         ))
     }
 
-    /// For whoever only closes and cannot have one: at worst a mount is doubled, and the next one takes it away.
+    /// For whoever only closes and cannot have one: at worst a mount is doubled, or a package manager finds the database
+    /// unlocked for the moment of a bind; the next one that has a turn mends it.
     #[must_use]
     pub fn without() -> Self {
         Turn { _lock: None }

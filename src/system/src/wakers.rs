@@ -1,5 +1,6 @@
 //! [`Wakers`]: mounts, times and requests, for a process that sleeps between them.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -97,18 +98,33 @@ impl Wakers {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::new(MOUNTS, "cannot wait for", error)),
         }
-        let asked = [&self.timer, &self.requests].map(|file| drained(file.as_fd()));
-        Ok(asked.contains(&true))
+        let is_time = drained(&self.timer);
+        Ok(self.was_asked()? || is_time)
+    }
+
+    /// Whether the state was replaced.
+    fn was_asked(&self) -> Result<bool, Failure> {
+        let mut buffer = [MaybeUninit::uninit(); EVENTS];
+        let mut events = inotify::Reader::new(&self.requests, &mut buffer);
+        let mut was_asked = false;
+        loop {
+            match events.next() {
+                // PID 1 removes the directory when usr-policy-apply.service stops; nothing is heard of the next one.
+                Ok(event) if event.events().contains(inotify::ReadFlags::IGNORED) => {
+                    return Err(Failure::new(STATE, "cannot watch", Errno::STALE));
+                }
+                Ok(_) => was_asked = true,
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(was_asked),
+                Err(error) => return Err(Failure::new(STATE, "cannot watch", error)),
+            }
+        }
     }
 }
 
-/// Reads what there is to read, and whether there was something.
+/// Room for an event with the longest name. Source: inotify(7).
+const EVENTS: usize = 512;
+
+/// Reads how often a timer has ended, and whether it has.
 fn drained(file: impl AsFd) -> bool {
-    // Room for an event with the longest name. Source: inotify(7).
-    let mut buffer = [0; 4096];
-    let mut was_there = false;
-    while rustix::io::read(&file, &mut buffer).is_ok_and(|length| length > 0) {
-        was_there = true;
-    }
-    was_there
+    rustix::io::read(&file, &mut [0; 8]).is_ok_and(|length| length > 0)
 }

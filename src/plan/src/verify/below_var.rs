@@ -9,14 +9,14 @@ use super::{Topic, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::PlannedMount;
-use crate::policy::{Role, Tmpfs};
+use crate::policy::{Role, Rule, Tmpfs};
 
 impl<'a> Judge<'a> {
-    pub(super) fn database(&mut self, mount: &PlannedMount) {
-        let Some((_, read_only)) = self.judged(mount) else {
+    pub(super) fn database(&mut self, rule: &Rule) {
+        let Some((_, read_only)) = self.judged(rule) else {
             return;
         };
-        let path = &mount.rule.mount_point;
+        let path = &rule.mount_point;
         if read_only.is_none() && self.wanted().usr_is_open {
             return self.find(
                 Verdict::Warning,
@@ -33,9 +33,9 @@ impl<'a> Judge<'a> {
         }
         if read_only.is_none() {
             let (what, remedy) = match &self.observed.at_work {
-                Some((program, pid)) => (
+                Some(who) => (
                     format!(
-                        "writable: {program} (pid {pid}) is changing packages; it is locked as soon as that ends"
+                        "writable: {who} is changing packages; it is locked as soon as that ends"
                     ),
                     "let it end",
                 ),
@@ -81,21 +81,21 @@ impl<'a> Judge<'a> {
     }
 
     pub(super) fn read_only(&mut self, mount: &PlannedMount) {
-        match self.judged(mount) {
+        match self.judged(&mount.rule) {
             None => {}
             Some((place, Some(_))) => {
-                self.find(Verdict::Holds, Topic::Path, &place.path, "read-only", "")
+                self.find(Verdict::Holds, Topic::Path, &place.path, "read-only", "");
             }
             Some((place, None)) => self.not_mounted(Topic::of(&mount.rule), place, "writable"),
         }
     }
 
     pub(super) fn tmpfs(&mut self, mount: &PlannedMount, options: Tmpfs) {
-        let Some(place) = self.seen(mount) else {
+        let Some(place) = self.seen(&mount.rule) else {
             return;
         };
         let path = &mount.rule.mount_point;
-        let Some(top) = self.mount_at(place) else {
+        let Some(top) = self.observed.mount_at(place) else {
             return self.not_in_table(path);
         };
         if top.fs_type == b"tmpfs" && top.mount_point != *path {

@@ -6,15 +6,15 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    ALWAYS_WRITABLE, Access, Finding, Kind, Observed, Place, PreInit, Topic, Verdict, rule_of,
+    ALWAYS_WRITABLE, Access, Finding, Follower, Kind, Observed, Place, PreInit, Topic, Verdict,
+    rule_of, wanted,
 };
 use crate::lock::Wanted;
 use crate::mount_point::MountPoint;
-use crate::mountinfo::MountInfo;
-use crate::plan::{Plan, PlannedMount};
-use crate::policy::{Lock, Mode, Origin, Role, Treatment};
+use crate::plan::{Plan, Reason};
+use crate::policy::{Lock, Mode, Origin, Role, Rule, Treatment};
 use crate::pre_init::PRE_INIT;
-use crate::unit::BOOT_PROGRAM;
+use crate::unit::{BOOT_PROGRAM, FOLLOW_SERVICE};
 
 /// What all witnesses together say of a place.
 pub(super) enum Writability {
@@ -105,7 +105,7 @@ impl<'a> Judge<'a> {
         for mount in &plan.mounts {
             match (mount.rule.role, mount.rule.treatment) {
                 (Role::Usr, _) => self.usr(mount),
-                (Role::Database, _) => self.database(mount),
+                (Role::Database, _) => self.database(&mount.rule),
                 (_, Treatment::Tmpfs(options)) => self.tmpfs(mount, options),
                 _ => self.read_only(mount),
             }
@@ -120,6 +120,11 @@ impl<'a> Judge<'a> {
             }
         }
         for left_out in &plan.left_out {
+            // Left open at boot, and locked when extensions are merged all the same.
+            if left_out.reason == Reason::LockOff && self.wanted().is_locked {
+                self.database(&left_out.rule);
+                continue;
+            }
             self.find(
                 Verdict::NotApplicable,
                 Topic::of(&left_out.rule),
@@ -139,17 +144,9 @@ impl<'a> Judge<'a> {
             .find(|place| place.path == *path)
     }
 
-    /// The mount that holds a place: the kernel's answer, else by walking the table.
-    pub(super) fn mount_at(&self, place: &Place) -> Option<&'a MountInfo> {
-        match place.mount_id {
-            Some(id) => self.observed.mounts.by_id(id),
-            None => self.observed.mounts.holding(&place.path),
-        }
-    }
-
     /// Puts the witnesses together. The table speaks first; the others may only agree.
     pub(super) fn writability(&self, place: &Place) -> Option<Writability> {
-        let mount = self.mount_at(place)?;
+        let mount = self.observed.mount_at(place)?;
         let by_mount = mount.mount_options.has("ro");
         let read_only = mount.is_read_only();
         let disagrees = |witness: &str, says: bool| {
@@ -190,9 +187,9 @@ impl<'a> Judge<'a> {
     }
 
     /// What can be said before a rule is judged: a place that is not there, or cannot be seen.
-    pub(super) fn seen(&mut self, mount: &PlannedMount) -> Option<&'a Place> {
-        let path = &mount.rule.mount_point;
-        let topic = Topic::of(&mount.rule);
+    pub(super) fn seen(&mut self, rule: &Rule) -> Option<&'a Place> {
+        let path = &rule.mount_point;
+        let topic = Topic::of(rule);
         match self.place(path).map(|place| (place.kind, place)) {
             Some((Kind::Directory | Kind::Linked, place)) => Some(place),
             Some((Kind::Missing, _)) => {
@@ -229,8 +226,8 @@ impl<'a> Judge<'a> {
     }
 
     /// A place that can be judged, and what makes it read-only; `None` in the second where nothing does.
-    pub(super) fn judged(&mut self, mount: &PlannedMount) -> Option<(&'a Place, Option<Layer>)> {
-        let place = self.seen(mount)?;
+    pub(super) fn judged(&mut self, rule: &Rule) -> Option<(&'a Place, Option<Layer>)> {
+        let place = self.seen(rule)?;
         match self.writability(place) {
             Some(Writability::ReadOnly(layer)) => return Some((place, Some(layer))),
             Some(Writability::Writable) => return Some((place, None)),
@@ -241,13 +238,20 @@ impl<'a> Judge<'a> {
     }
 
     pub(super) fn wanted(&self) -> Wanted {
-        let Observed {
-            state,
-            now,
-            is_guarded,
-            ..
-        } = self.observed;
-        state.wanted(self.plan.lock, *is_guarded, *now)
+        wanted(self.plan, self.observed)
+    }
+
+    /// Without it a merge by hand locks nothing, and no unlock ends by its time.
+    pub(super) fn follower(&mut self) {
+        if self.observed.follower == Follower::Dead && self.plan.is_strict() {
+            self.find(
+                Verdict::Warning,
+                Topic::Database,
+                &FOLLOW_SERVICE,
+                "is not running: a merge by hand would not lock the database, and no unlock would end by its time",
+                format!("systemctl restart {FOLLOW_SERVICE}"),
+            );
+        }
     }
 
     /// What is open on purpose, and until when.
@@ -271,7 +275,7 @@ impl<'a> Judge<'a> {
         }
         match self.writability(place) {
             Some(Writability::Writable) => {
-                self.find(Verdict::Holds, Topic::Writable, path, "writable", "")
+                self.find(Verdict::Holds, Topic::Writable, path, "writable", "");
             }
             Some(Writability::ReadOnly(_)) => {
                 let remedy = if path.is_below_usr() {

@@ -14,10 +14,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
-pub use observed::{Access, Blind, Caller, Kind, Observed, Place, PreInit};
+pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use topic::Topic;
 
+use crate::lock::Wanted;
 use crate::mount_point::MountPoint;
+use crate::mountinfo::MountInfo;
 use crate::plan::Plan;
 use crate::policy::{Mode, Role, Rule};
 use judge::Judge;
@@ -129,6 +131,23 @@ fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
     carried_out.chain(left_out).find(|rule| rule.role == role)
 }
 
+/// What the lock table says now. What is remembered may be older than what is merged: then it is brought up to date first.
+#[must_use]
+pub fn wanted(plan: &Plan, observed: &Observed) -> Wanted {
+    let usr = rule_of(plan, Role::Usr);
+    let place = usr.and_then(|usr| {
+        let mut places = observed.places.iter();
+        places.find(|place| place.path == usr.mount_point)
+    });
+    let top = place.and_then(|place| observed.mount_at(place));
+    let is_merged = top.is_some_and(MountInfo::is_sysext);
+    observed.state.after(is_merged, observed.now).wanted(
+        plan.lock,
+        observed.is_guarded,
+        observed.now,
+    )
+}
+
 /// Compares what was seen with the plan.
 #[must_use]
 pub fn report(plan: &Plan, observed: &Observed) -> Report {
@@ -140,6 +159,7 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
     judge.words();
     judge.unread();
     if plan.mode != Mode::Off {
+        judge.follower();
         judge.rules();
     }
     let mut findings = judge.findings;

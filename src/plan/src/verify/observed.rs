@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Event;
 use crate::lock::State;
 use crate::mount_point::MountPoint;
-use crate::mountinfo::MountTable;
+use crate::mountinfo::{MountInfo, MountTable};
 
 /// What was seen of the running system, in the mount namespace of PID 1.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +25,10 @@ pub struct Observed {
     pub now: u64,
     /// Whether pacman would run our hook, which stops what a read-only `/usr` would break.
     pub is_guarded: bool,
-    /// A package manager at work: its name, and its process. Only root sees who it is.
-    pub at_work: Option<(String, u32)>,
+    /// Whether somebody follows merges.
+    pub follower: Follower,
+    /// A package manager at work: its name and process, for a person. Only root sees who it is.
+    pub at_work: Option<String>,
     /// The packages that were changed while extensions covered `/usr`, and not again since.
     pub covered: Vec<String>,
     /// The copy of the boot program outside `/usr`.
@@ -37,6 +39,29 @@ pub struct Observed {
     pub unread: Vec<Blind>,
     /// What of the machine could not be looked at.
     pub blind: Vec<Blind>,
+}
+
+impl Observed {
+    /// The mount that holds a place: the kernel's answer, else by walking the table.
+    #[must_use]
+    pub fn mount_at(&self, place: &Place) -> Option<&MountInfo> {
+        match place.mount_id {
+            Some(id) => self.mounts.by_id(id),
+            None => self.mounts.holding(&place.path),
+        }
+    }
+}
+
+/// Whether usr-policy-follow.service is at work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Follower {
+    /// It could not be told, or nothing runs it here.
+    #[default]
+    Unknown,
+    /// It is.
+    Alive,
+    /// It is not.
+    Dead,
 }
 
 /// Who looks, as far as rights go.

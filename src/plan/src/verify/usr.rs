@@ -11,14 +11,14 @@ use crate::plan::{FSTAB, Owner, PlannedMount, Stage, read_only_by_nature};
 
 impl<'a> Judge<'a> {
     pub(super) fn usr(&mut self, mount: &PlannedMount) {
-        let Some((place, read_only)) = self.judged(mount) else {
+        let Some((place, read_only)) = self.judged(&mount.rule) else {
             return;
         };
         let path = &mount.rule.mount_point;
-        let Some(top) = self.mount_at(place) else {
+        let Some(top) = self.observed.mount_at(place) else {
             return self.not_in_table(path);
         };
-        let sysext = top.fs_type == b"overlay" && top.mount_source == b"sysext";
+        let sysext = top.is_sysext();
         if sysext && top.super_options.value("upperdir").is_some() {
             let what = "extensions are merged with a writable layer over it";
             self.find(
@@ -58,6 +58,29 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Says what is wrong with merged extensions and what lies beneath them, if something is.
+    fn is_merged_badly(&mut self, path: &MountPoint, top: &MountInfo) -> bool {
+        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
+        let beneath = self.observed.mounts.by_id(top.parent_id);
+        let stack = self.observed.mounts.stack_at(path);
+        let overlays = stack.iter().filter(|mount| mount.is_sysext()).count();
+        let (what, remedy) = if !beneath.is_some_and(MountInfo::is_read_only) {
+            (
+                "read-only while extensions are merged, but writable beneath them",
+                "systemd-sysext unmerge; /usr is closed with it",
+            )
+        } else if overlays > 1 {
+            (
+                "the overlay of systemd-sysext is mounted more than once",
+                "systemd-sysext unmerge until it is gone, then merge again",
+            )
+        } else {
+            return false;
+        };
+        self.find(Verdict::Broken, Topic::Usr, path, what, remedy);
+        true
+    }
+
     pub(super) fn usr_is_read_only(
         &mut self,
         path: &MountPoint,
@@ -65,37 +88,8 @@ impl<'a> Judge<'a> {
         layer: Layer,
         sysext: bool,
     ) {
-        let stack = self.observed.mounts.stack_at(path);
-        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
-        let beneath = self.observed.mounts.by_id(top.parent_id);
-        if sysext {
-            if !beneath.is_some_and(MountInfo::is_read_only) {
-                let what = "read-only while extensions are merged, but writable beneath them";
-                self.find(
-                    Verdict::Broken,
-                    Topic::Usr,
-                    path,
-                    what,
-                    "systemd-sysext unmerge, then usr-policy-generator sync",
-                );
-                return;
-            }
-            if stack
-                .iter()
-                .filter(|mount| mount.mount_source == b"sysext")
-                .count()
-                > 1
-            {
-                let what = "the overlay of systemd-sysext is mounted more than once";
-                self.find(
-                    Verdict::Broken,
-                    Topic::Usr,
-                    path,
-                    what,
-                    "systemd-sysext unmerge until it is gone, then merge again",
-                );
-                return;
-            }
+        if sysext && self.is_merged_badly(path, top) {
+            return;
         }
         let merged = if sysext {
             ", extensions merged over it"
@@ -162,8 +156,10 @@ impl<'a> Judge<'a> {
                 "",
             );
         } else {
-            let holds = if sysext { beneath } else { Some(top) };
-            let mut those = stack.into_iter().chain(holds);
+            let table = &self.observed.mounts;
+            let beneath = table.by_id(top.parent_id).filter(|_| sysext);
+            let stack = table.stack_at(path).into_iter();
+            let mut those = stack.chain(beneath.or(Some(top)));
             let by = match (those.find_map(read_only_by_nature), layer) {
                 (Some(fs_type), _) => format!("by its file system, {fs_type}"),
                 (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
