@@ -21,6 +21,7 @@ unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 generatordir = $(DESTDIR)$(PREFIX)/lib/systemd/system-generators
 dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
+sharedir = $(DESTDIR)$(PREFIX)/share/usr-policy
 hookdir = $(DESTDIR)$(PREFIX)/share/libalpm/hooks
 
 .PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak bench boot boots try fmt requirements requirements-boot clean try-announcement
@@ -41,6 +42,7 @@ install: static
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
 	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
+	$(INSTALL) -Dm644 -t $(sharedir) share/verify.schema.json
 	$(INSTALL) -Dm644 -t $(hookdir) pacman/00-usr-policy-guard.hook
 	$(INSTALL) -d $(generatordir)
 	ln -sfn ../../usr-policy/usr-policy-generator $(generatordir)/usr-policy-generator
@@ -79,7 +81,7 @@ check-quick: requirements stage
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
-	$(CARGO) test --package usr-policy-tests --locked --bin try
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --lib --bin try
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test preinit --test program --test cli
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test pacman -- --exact 'the page about pacman says what tests/pacman.tsv does'
 

@@ -12,6 +12,8 @@ mod lock;
 mod sandboxes;
 #[path = "namespace/sync.rs"]
 mod sync;
+#[path = "namespace/terminal.rs"]
+mod terminal;
 #[path = "namespace/verify.rs"]
 mod verify;
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ("lock", lock::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
+        ("terminal", terminal::TESTS),
         ("verify", verify::TESTS),
     ];
     let trials = kinds.into_iter().flat_map(|(kind, tests)| {

@@ -37,7 +37,7 @@ for fd in /proc/1/fd/*; do busybox echo "fd ${fd##*/} $(busybox readlink $fd)"; 
 busybox cat /proc/self/mountinfo
 busybox touch /usr/probe 2>/dev/null && busybox echo "usr is writable" || busybox echo "usr is read-only"
 busybox cat /run/usr-policy/events 2>/dev/null
-[ ! -e /verify ] || /usr/bin/usr-policy verify
+[ ! -e /verify ] || /usr/bin/usr-policy verify --all
 exit 0
 "#;
 

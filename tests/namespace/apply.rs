@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
+pub(crate) use usr_policy_tests::prepare::{merge, usr_of_its_own};
 use usr_policy_tests::privilege::{bind, tmpfs};
 use usr_policy_tests::product;
 use usr_policy_tests::system::{System, Writer, installed};
@@ -578,65 +579,4 @@ fn nothing_is_done(system: &System, stages: &[&str], expected: (i32, &str)) {
 fn not_installed(system: &System, said: &str) {
     nothing_is_done(system, &["early"], NOTHING);
     nothing_is_done(system, &["late"], (1, said));
-}
-
-/// Mounts a file system on `/usr`, with the same in it.
-pub(crate) fn usr_of_its_own(system: &System) {
-    let base = system.base();
-    for name in ["usr-upper", "usr-work"] {
-        fs::create_dir_all(base.join(name)).unwrap();
-    }
-    let options = format!(
-        "lowerdir={}:/usr,upperdir={base}/usr-upper,workdir={base}/usr-work",
-        installed().join("usr").display(),
-        base = base.display()
-    );
-    mount(
-        Some("usr"),
-        &system.path("/usr"),
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .unwrap();
-}
-
-/// Mounts what systemd-sysext(8) mounts over `/usr`; with a name, it has a writable layer.
-pub(crate) fn merge(system: &System, writable_layer: Option<&str>) {
-    let base = system.base();
-    let extension = base.join("extension");
-    let mark = extension.join(".systemd-sysext");
-    fs::create_dir_all(&mark).unwrap();
-    let mut options = format!(
-        "lowerdir={}:{}",
-        extension.display(),
-        system.path("/usr").display()
-    );
-    if let Some(name) = writable_layer {
-        for directory in [name, "extension-work"] {
-            fs::create_dir_all(base.join(directory)).unwrap();
-        }
-        options += &format!(
-            ",upperdir={base}/{name},workdir={base}/extension-work",
-            base = base.display()
-        );
-    }
-    // Nobody may see it before it has its mark: systemd-sysext(8) moves it there, too.
-    let ready = base.join("extension-ready");
-    fs::create_dir_all(&ready).unwrap();
-    mount(
-        Some("sysext"),
-        &ready,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .unwrap();
-    let device = nix::sys::stat::stat(&ready).unwrap().st_dev;
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    fs::write(mark.join("dev"), format!("{major}:{minor}\n")).unwrap();
-    let usr = system.path("/usr");
-    let moved = MsFlags::MS_MOVE;
-    mount(Some(&ready), &usr, None::<&str>, moved, None::<&str>).unwrap();
-    assert!(usr.join(".systemd-sysext/dev").exists());
 }

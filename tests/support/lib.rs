@@ -2,6 +2,8 @@
 
 pub mod golden;
 pub mod machine;
+pub mod prepare;
 pub mod privilege;
 pub mod product;
 pub mod system;
+pub mod verdict;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Read-only /usr from boot, a locked package database, and the truth about both.
 #[derive(Debug, Parser)]
@@ -33,8 +33,12 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 pub(crate) enum Verb {
     /// Tell whether the running system is what the policy promises
     ///
+    /// What is broken comes first, then what could not be told, then warnings: each with what was found, why it matters and what
+    /// to do. What holds has a line. On a terminal lines are as long as it is wide, with colours unless NO_COLOR is set; what
+    /// goes elsewhere has none, and a finding is never broken into lines.
+    ///
     /// Exit status: 0 everything holds, 1 something promised does not hold, 2 wrong usage, 3 could not tell.
-    Verify,
+    Verify(Verify),
     /// Show what the generator writes and what the initramfs does
     ///
     /// Exit status: 0, or 1 if a word or a line of the configuration could not be understood, 2 wrong usage, 3 could not read.
@@ -70,4 +74,46 @@ pub(crate) enum Verb {
         #[arg(long)]
         remove_stale: bool,
     },
+}
+
+/// How a verdict is shown: what is in the group `form` goes by itself.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Verify {
+    /// Print only what is broken or could not be told; nothing where that is nothing
+    #[arg(short, long, group = "form")]
+    pub(crate) quiet: bool,
+    /// Print also what does not apply here, what the lock table says, and when it was looked
+    #[arg(short, long, group = "form")]
+    pub(crate) all: bool,
+    /// Print one JSON object, as /usr/share/usr-policy/verify.schema.json describes it; short for --format=json
+    #[arg(long, group = "form")]
+    json: bool,
+    /// Print text for people, one JSON object, or metrics for the textfile collector of a Prometheus node exporter
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        group = "form"
+    )]
+    format: Format,
+}
+
+impl Verify {
+    /// The form that was asked for, by either option.
+    pub(crate) fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// Whom a verdict is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people; it may change.
+    Text,
+    /// For programs.
+    Json,
+    /// For a fleet.
+    Metrics,
 }

@@ -7,6 +7,7 @@ mod machine;
 mod observe;
 mod plan;
 mod status;
+mod terminal;
 mod unlock;
 mod verify;
 
@@ -21,7 +22,7 @@ use crate::arguments::{Arguments, Verb};
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
-        Verb::Verify => verify::run(),
+        Verb::Verify(how) => verify::run(&how),
         Verb::Plan { root, cmdline } => plan::run(root, cmdline),
         Verb::Guard => guard::run(),
         Verb::Status => status::run(),

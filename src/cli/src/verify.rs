@@ -1,23 +1,171 @@
 //! `usr-policy verify`: the plan, what is there, and the difference.
 
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::ffi::OsStrExt;
+mod json;
+mod metrics;
+mod text;
 
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime};
+
+use usr_policy_plan::lock::Wanted;
 use usr_policy_plan::plan::Plan;
-use usr_policy_plan::policy::Mode;
-use usr_policy_plan::text;
-use usr_policy_plan::verify::{Blind, Caller, Report, Verdict, report};
+use usr_policy_plan::policy::{Mode, Origin};
+use usr_policy_plan::text::Shown as Escaped;
+use usr_policy_plan::verify::{Blind, Caller, Finding, Observed, Report, Topic, Verdict, report, wanted};
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 
+use crate::arguments::{Format, Verify};
 use crate::observe::observe;
+use crate::terminal::Page;
 use crate::{Outcome, Shown};
+use text::Detail;
 
-pub(crate) fn run() -> Outcome {
+pub(crate) fn run(how: &Verify) -> Outcome {
+    let mut complaints = Vec::new();
+    let verified = match verified() {
+        Ok(verified) => verified,
+        Err(failure) if how.format() == Format::Text => return Err(failure),
+        // A program that reads an object or metrics learns it from them; an empty file would be no news at all.
+        Err(failure) => {
+            complaints.push(failure.to_string());
+            Verified::unread(&failure)
+        }
+    };
+    let text = match how.format() {
+        Format::Text => {
+            let detail = match (how.quiet, how.all) {
+                (true, _) => Detail::Quiet,
+                (_, true) => Detail::All,
+                (false, false) => Detail::Normal,
+            };
+            text::show(&verified, detail, &Page::of_stdout())
+        }
+        Format::Json => json::show(&verified)
+            .map_err(|error| Failure::new("report", "cannot be shown", error))?,
+        Format::Metrics => metrics::show(&verified),
+    };
+    Ok(Shown {
+        text: text.into_bytes(),
+        complaints,
+        exit_code: verified.report.exit_code(),
+    })
+}
+
+/// A verdict, and what belongs to it: the same for every way to show it.
+struct Verified {
+    asked: Asked,
+    report: Report,
+    /// `None` where nothing is locked: under `audit` and `off`, and in a container.
+    lock: Option<Locked>,
+    boot_id: Option<String>,
+    time: SystemTime,
+}
+
+/// What is asked for, and where.
+enum Asked {
+    Policy(Mode, Origin),
+    /// In a container.
+    Nothing,
+    /// It could not be read.
+    Unread,
+}
+
+impl Asked {
+    fn mode(&self) -> Option<Mode> {
+        match self {
+            Asked::Policy(mode, _) => Some(*mode),
+            Asked::Nothing => Some(Mode::Off),
+            Asked::Unread => None,
+        }
+    }
+
+    fn origin(&self) -> Option<String> {
+        match self {
+            Asked::Policy(_, origin) => Some(origin.to_string()),
+            Asked::Nothing => Some("in a container".to_owned()),
+            Asked::Unread => None,
+        }
+    }
+}
+
+/// The row of the lock table.
+struct Locked {
+    wanted: Wanted,
+    /// When it ends although nothing happens.
+    until: Option<SystemTime>,
+}
+
+impl Locked {
+    fn new(plan: &Plan, observed: &Observed, time: SystemTime) -> Self {
+        let wanted = wanted(plan, observed);
+        let until = wanted.until.and_then(|until| {
+            time.checked_add(Duration::from_micros(until.saturating_sub(observed.now)))
+        });
+        Locked { wanted, until }
+    }
+
+    fn state(&self) -> &'static str {
+        if self.wanted.is_locked {
+            "locked"
+        } else {
+            "open"
+        }
+    }
+}
+
+impl Verified {
+    fn new(asked: Asked, report: Report) -> Self {
+        Verified {
+            asked,
+            report,
+            lock: None,
+            boot_id: boot_id(),
+            time: SystemTime::now(),
+        }
+    }
+
+    /// Nothing was seen, for this reason.
+    fn unread(failure: &Failure) -> Self {
+        let remedy = if failure.remedy.is_empty() {
+            "mend that, then run usr-policy verify again"
+        } else {
+            failure.remedy
+        };
+        let finding = Finding {
+            verdict: Verdict::Unknown,
+            topic: Topic::Witness,
+            subject: Escaped(failure.path.as_os_str().as_bytes()).to_string(),
+            what: failure.what(),
+            remedy: remedy.to_owned(),
+        };
+        let report = Report {
+            mode: Mode::Off,
+            findings: vec![finding],
+        };
+        Self::new(Asked::Unread, report)
+    }
+}
+
+/// Random, and another one at each boot. Source: random(4).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn boot_id() -> Option<String> {
+    // Without it a reader knows the time.
+    let text = std::fs::read_to_string(BOOT_ID).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+fn verified() -> Result<Verified, Failure> {
     if in_container() {
-        return Ok(Shown::nothing_promised());
+        let report = Report {
+            mode: Mode::Off,
+            findings: Vec::new(),
+        };
+        return Ok(Verified::new(Asked::Nothing, report));
     }
     let root = Root::open("/")?;
     let (facts, failures) = gather(&root, &running_cmdline(&root)?);
@@ -28,14 +176,12 @@ pub(crate) fn run() -> Outcome {
         .map(|failure| unread(observed.caller, failure))
         .collect();
     let report = report(&plan, &observed);
-    let mut text = Vec::new();
-    show(&mut text, &plan, &report)
-        .map_err(|error| Failure::new("report", "cannot be shown", error))?;
-    Ok(Shown {
-        text,
-        complaints: Vec::new(),
-        exit_code: report.exit_code(),
-    })
+    let asked = Asked::Policy(plan.mode, plan.mode_origin.clone());
+    let mut verified = Verified::new(asked, report);
+    if plan.is_strict() {
+        verified.lock = Some(Locked::new(&plan, &observed, verified.time));
+    }
+    Ok(verified)
 }
 
 /// A file that a plan is made from, and that could not be read.
@@ -46,45 +192,8 @@ fn unread(caller: Caller, failure: &Failure) -> Blind {
         _ => failure.remedy,
     };
     Blind {
-        subject: text::Shown(failure.path.as_os_str().as_bytes()).to_string(),
+        subject: Escaped(failure.path.as_os_str().as_bytes()).to_string(),
         what: failure.what(),
         remedy: remedy.to_owned(),
-    }
-}
-
-fn show(out: &mut impl Write, plan: &Plan, report: &Report) -> io::Result<()> {
-    writeln!(out, "usr-policy: {} ({})", plan.mode, plan.mode_origin)?;
-    let width = report
-        .findings
-        .iter()
-        .map(|finding| finding.subject.chars().count())
-        .max()
-        .unwrap_or(0);
-    for finding in &report.findings {
-        writeln!(
-            out,
-            "  {:7}  {:width$}  {}",
-            finding.verdict, finding.subject, finding.what
-        )?;
-        if !finding.remedy.is_empty() {
-            writeln!(out, "  {:7}  {:width$}  -> {}", "", "", finding.remedy)?;
-        }
-    }
-    writeln!(out, "{}", summary(plan.mode, report))
-}
-
-fn summary(mode: Mode, report: &Report) -> String {
-    let broken = report.count(Verdict::Broken);
-    let unknown = report.count(Verdict::Unknown);
-    let warnings = report.count(Verdict::Warning);
-    match (mode, broken, unknown) {
-        (Mode::Off, 0, 0) => "Nothing is promised.".to_owned(),
-        (Mode::Audit, 0, 0) => {
-            format!("Nothing is promised; strict would find {warnings} to mend.")
-        }
-        (Mode::Strict, 0, 0) if warnings == 0 => "Everything that is promised holds.".to_owned(),
-        (Mode::Strict, 0, 0) => format!("Everything that is promised holds; warnings: {warnings}."),
-        (_, 0, _) => format!("It could not be told whether everything holds; unknown: {unknown}."),
-        _ => format!("Not everything that is promised holds; broken: {broken}."),
     }
 }

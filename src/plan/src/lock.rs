@@ -90,6 +90,24 @@ pub enum Why {
     NoGuard,
 }
 
+impl Why {
+    /// Its name for programs, which does not change.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Why::Merged => "merged",
+            Why::Unlocked => "unlocked",
+            Why::LockedByHand => "locked-by-hand",
+            Why::LockOff => "lock-off",
+            Why::LockAlways => "lock-always",
+            Why::NotYetMerged => "not-yet-merged",
+            Why::Settling => "settling",
+            Why::Guarded => "guarded",
+            Why::NoGuard => "no-guard",
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -104,7 +104,8 @@ impl<'a> Judge<'a> {
                 "in memory, on the tmpfs at {}; size and options are of that",
                 top.mount_point
             );
-            return self.find(Verdict::Warning, Topic::Memory, path, what, "");
+            let remedy = "give it a tmpfs of its own in /etc/fstab, where size and options matter";
+            return self.find(Verdict::Warning, Topic::Memory, path, what, remedy);
         }
         if top.fs_type != b"tmpfs" {
             if mount.rule.role == Role::Cache && self.wanted().usr_is_open {

@@ -347,11 +347,10 @@ impl<'a> Judge<'a> {
                 )
             };
             self.find(
-                Verdict::Broken, Topic::Pair,
+                Verdict::Broken,
+                Topic::Pair,
                 &"/usr and the package database",
-                format!(
-                    "/usr is read-only and the database is writable{cause}: pacman -R would report success, forget the package and leave its files"
-                ),
+                format!("/usr is read-only and the database is writable{cause}"),
                 format!("do not run pacman; {remedy}"),
             );
         }

@@ -11,6 +11,7 @@ mod usr;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
@@ -24,19 +25,42 @@ use crate::plan::Plan;
 use crate::policy::{Mode, Role, Rule};
 use judge::Judge;
 
-/// How a promise fares.
+/// How a promise fares, the most serious last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It holds.
-    Holds,
     /// It does not apply here.
     NotApplicable,
+    /// It holds.
+    Holds,
     /// It holds, but not as well as it could.
     Warning,
     /// It could not be told.
     Unknown,
     /// It does not hold.
     Broken,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Verdict; 5] = [
+        Verdict::NotApplicable,
+        Verdict::Holds,
+        Verdict::Warning,
+        Verdict::Unknown,
+        Verdict::Broken,
+    ];
+
+    /// Its name for programs, which does not change.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Verdict::NotApplicable => "not-applicable",
+            Verdict::Holds => "holds",
+            Verdict::Warning => "warning",
+            Verdict::Unknown => "unknown",
+            Verdict::Broken => "broken",
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -71,7 +95,7 @@ pub struct Finding {
 pub struct Report {
     /// What the plan asks for.
     pub mode: Mode,
-    /// The findings, in the order of the plan.
+    /// The findings: the most serious first, and those that are alike in the order of the plan.
     pub findings: Vec<Finding>,
 }
 
@@ -96,12 +120,13 @@ impl Report {
             .count()
     }
 
-    fn worst(&self) -> Verdict {
+    /// How everything together fares. Where nothing applies, nothing is broken.
+    #[must_use]
+    pub fn worst(&self) -> Verdict {
         self.findings
             .iter()
             .map(|finding| finding.verdict)
-            .max()
-            .unwrap_or(Verdict::Holds)
+            .fold(Verdict::Holds, Verdict::max)
     }
 }
 
@@ -170,6 +195,7 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
             finding.verdict = finding.verdict.min(Verdict::Warning);
         }
     }
+    findings.sort_by_key(|finding| Reverse(finding.verdict));
     Report {
         mode: plan.mode,
         findings,
