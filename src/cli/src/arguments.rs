@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::observe_hidden::Depth;
+
 /// Read-only /usr from boot, a locked package database, and the truth about both.
 #[derive(Debug, Parser)]
 #[command(
@@ -98,9 +100,21 @@ pub(crate) struct Verify {
         group = "form"
     )]
     format: Format,
+    /// Walk through what is hidden beneath each tmpfs, and say how much it is
+    #[arg(long)]
+    deep: bool,
 }
 
 impl Verify {
+    /// How far it is looked.
+    pub(crate) fn depth(&self) -> Depth {
+        if self.deep {
+            Depth::Deep
+        } else {
+            Depth::Shallow
+        }
+    }
+
     /// The form that was asked for, by either option.
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }

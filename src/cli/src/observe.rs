@@ -25,13 +25,17 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
 use usr_policy_system::state;
 
+use crate::observe_hidden::Depth;
+use crate::observe_sysext::observe_sysext;
+use crate::observe_system::observe_system;
+
 /// The mount table of PID 1.
 const TABLE: &str = "/proc/1/mountinfo";
 
 /// The root directory of PID 1; only root may look through it.
 const ROOT: &str = "/proc/1/root";
 
-pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
+pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
     let read = |path| {
         fs::read(path).map_err(|error| {
             Failure::new(path, "cannot read", error).with_remedy("mount proc on /proc")
@@ -85,6 +89,10 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
             }
         };
     }
+    let sysext = root.as_ref().map(|root| observe_sysext(root, plan));
+    let beside = root
+        .as_ref()
+        .map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
         places,
@@ -101,6 +109,8 @@ pub(crate) fn observe(plan: &Plan) -> Result<Observed, Failure> {
         covered,
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
         blind,
+        sysext: sysext.unwrap_or_default(),
+        system: beside.unwrap_or_default(),
     })
 }
 
@@ -133,7 +143,7 @@ fn pre_init(root: &Root) -> PreInit {
     }
 }
 
-fn look(root: Option<&Root>, path: MountPoint) -> Place {
+pub(crate) fn look(root: Option<&Root>, path: MountPoint) -> Place {
     let unseen = |path, kind| Place {
         path,
         kind,
@@ -168,7 +178,7 @@ fn look(root: Option<&Root>, path: MountPoint) -> Place {
     }
 }
 
-fn access(directory: &OwnedFd) -> Access {
+pub(crate) fn access(directory: &OwnedFd) -> Access {
     match may_write(directory) {
         Ok(()) => Access::Writable,
         Err(Errno::ROFS) => Access::ReadOnly,

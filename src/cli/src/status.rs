@@ -13,6 +13,7 @@ use usr_policy_system::state;
 
 use crate::machine::{Machine, merged};
 use crate::observe::observe;
+use crate::observe_hidden::Depth;
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {
@@ -39,7 +40,7 @@ pub(crate) fn run() -> Outcome {
 
 fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     let plan = &machine.plan;
-    let observed = observe(plan)?;
+    let observed = observe(plan, Depth::Shallow)?;
     let report = report(plan, &observed);
     let about = |subject: &str| {
         let mut findings = report.findings.iter();

@@ -12,7 +12,9 @@ use usr_policy_plan::lock::Wanted;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::{Mode, Origin};
 use usr_policy_plan::text::Shown as Escaped;
-use usr_policy_plan::verify::{Blind, Caller, Finding, Observed, Report, Topic, Verdict, report, wanted};
+use usr_policy_plan::verify::{
+    Blind, Caller, Finding, Observed, Report, Topic, Verdict, report, wanted,
+};
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -20,13 +22,14 @@ use usr_policy_system::root::Root;
 
 use crate::arguments::{Format, Verify};
 use crate::observe::observe;
+use crate::observe_hidden::Depth;
 use crate::terminal::Page;
 use crate::{Outcome, Shown};
 use text::Detail;
 
 pub(crate) fn run(how: &Verify) -> Outcome {
     let mut complaints = Vec::new();
-    let verified = match verified() {
+    let verified = match verified(how.depth()) {
         Ok(verified) => verified,
         Err(failure) if how.format() == Format::Text => return Err(failure),
         // A program that reads an object or metrics learns it from them; an empty file would be no news at all.
@@ -159,7 +162,7 @@ fn boot_id() -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-fn verified() -> Result<Verified, Failure> {
+fn verified(depth: Depth) -> Result<Verified, Failure> {
     if in_container() {
         let report = Report {
             mode: Mode::Off,
@@ -170,7 +173,7 @@ fn verified() -> Result<Verified, Failure> {
     let root = Root::open("/")?;
     let (facts, failures) = gather(&root, &running_cmdline(&root)?);
     let plan = Plan::new(&facts);
-    let mut observed = observe(&plan)?;
+    let mut observed = observe(&plan, depth)?;
     observed.unread = failures
         .iter()
         .map(|failure| unread(observed.caller, failure))

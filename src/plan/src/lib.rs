@@ -21,6 +21,7 @@ pub mod lock;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod octal;
+pub mod os_release;
 pub mod package_manager;
 pub mod pacman_conf;
 pub mod partition_table;

@@ -256,19 +256,22 @@ impl Plan {
 
 /// The text of fstab; empty under `fstab=no`, which makes systemd-fstab-generator(8) leave it alone.
 pub(crate) fn enabled_fstab(facts: &Facts) -> &[u8] {
-    let last = facts.cmdline.with_key("fstab").next_back();
-    let is_disabled = last
-        .and_then(|word| word.value.as_deref())
+    facts
+        .fstab
+        .as_deref()
+        .filter(|_| !is_switched_off(&facts.cmdline, "fstab"))
+        .unwrap_or_default()
+}
+
+/// Whether the last word with this key on the command line says no.
+pub(crate) fn is_switched_off(cmdline: &Cmdline, key: &str) -> bool {
+    let last = cmdline.with_key(key).next_back();
+    last.and_then(|word| word.value.as_deref())
         .is_some_and(|value| {
             ["0", "no", "n", "false", "f", "off"]
                 .iter()
                 .any(|no| value.eq_ignore_ascii_case(no.as_bytes()))
-        });
-    facts
-        .fstab
-        .as_deref()
-        .filter(|_| !is_disabled)
-        .unwrap_or_default()
+        })
 }
 
 fn owner_of(path: &MountPoint, fstab: &Fstab, cmdline: &Cmdline) -> Owner {
@@ -456,8 +459,14 @@ const READ_ONLY_BY_NATURE: [&str; 4] = ["erofs", "squashfs", "cramfs", "iso9660"
 /// The type of a mount's file system, where nothing makes it writable.
 #[must_use]
 pub fn read_only_by_nature(mount: &MountInfo) -> Option<&'static str> {
+    read_only_type(&mount.fs_type)
+}
+
+/// The name of a type of file systems, where nothing makes them writable.
+#[must_use]
+pub fn read_only_type(fs_type: &[u8]) -> Option<&'static str> {
     let mut names = READ_ONLY_BY_NATURE.into_iter();
-    names.find(|name| mount.fs_type == name.as_bytes())
+    names.find(|name| fs_type == name.as_bytes())
 }
 
 impl Plan {

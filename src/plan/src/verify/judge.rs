@@ -135,6 +135,10 @@ impl<'a> Judge<'a> {
         }
         self.pair();
         self.covered();
+        self.sysext();
+        self.layout();
+        self.hidden();
+        self.next_boot();
     }
 
     pub(super) fn place(&self, path: &MountPoint) -> Option<&'a Place> {

@@ -3,7 +3,10 @@
 mod below_var;
 mod events;
 mod judge;
+mod next_boot;
 mod observed;
+mod sysext;
+mod system;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -15,7 +18,10 @@ use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
+pub use next_boot::{Unit, UnitFile, units};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
+pub use sysext::{Content, Extension, SearchDirectory, Sysext};
+pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
 
 use crate::lock::Wanted;

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::Event;
+use super::{Event, Sysext, SystemFacts};
 use crate::lock::State;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
@@ -39,6 +39,10 @@ pub struct Observed {
     pub unread: Vec<Blind>,
     /// What of the machine could not be looked at.
     pub blind: Vec<Blind>,
+    /// What there is to merge over `/usr`, and what is merged.
+    pub sysext: Sysext,
+    /// What was seen of the system beside its mounts.
+    pub system: SystemFacts,
 }
 
 impl Observed {

@@ -31,6 +31,12 @@ pub enum Topic {
     PreInit,
     /// What would undo the policy later.
     NextBoot,
+    /// The extensions that systemd-sysext(8) merges over `/usr`.
+    Sysext,
+    /// What of the system lies outside `/usr`.
+    Layout,
+    /// What lies beneath a tmpfs.
+    Hidden,
 }
 
 impl Topic {
@@ -63,6 +69,9 @@ impl Topic {
             Topic::Hole => "hole",
             Topic::PreInit => "pre-init",
             Topic::NextBoot => "next-boot",
+            Topic::Sysext => "sysext",
+            Topic::Layout => "layout",
+            Topic::Hidden => "hidden",
         }
     }
 
@@ -85,6 +94,9 @@ impl Topic {
             Topic::Hole => "what is written there changes a part of /usr",
             Topic::PreInit => "another program than the one that is installed starts the machine",
             Topic::NextBoot => "it holds now, and something may undo it later",
+            Topic::Sysext => "extensions are a part of /usr as long as they are merged",
+            Topic::Layout => "a read-only /usr protects nothing of the system that lies elsewhere",
+            Topic::Hidden => "it takes room on the disk, and no program sees it",
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use super::judge::{Judge, Layer, Seconds};
+use super::system::provider;
 use super::{Event, OPENED, START, Topic, UNLOCKED, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
-use crate::plan::{FSTAB, Owner, PlannedMount, Stage, read_only_by_nature};
+use crate::plan::{FSTAB, Owner, PlannedMount, Stage};
 
 impl<'a> Judge<'a> {
     pub(super) fn usr(&mut self, mount: &PlannedMount) {
@@ -130,7 +132,7 @@ impl<'a> Judge<'a> {
                     "find what mounts it writable: a remount by hand, or a line in fstab without ro",
                 )
             } else {
-                (",", "add usr-policy to the initramfs and rebuild it")
+                (",", self.way_into_the_initramfs())
             };
             let what = format!(
                 "read-only, but late{before} since {since} after the kernel started{merged}"
@@ -159,12 +161,8 @@ impl<'a> Judge<'a> {
             let table = &self.observed.mounts;
             let beneath = table.by_id(top.parent_id).filter(|_| sysext);
             let stack = table.stack_at(path).into_iter();
-            let mut those = stack.chain(beneath.or(Some(top)));
-            let by = match (those.find_map(read_only_by_nature), layer) {
-                (Some(fs_type), _) => format!("by its file system, {fs_type}"),
-                (None, Layer::Mount) => "by a mount that is not usr-policy's".into(),
-                (None, Layer::FileSystem) => "by its file system".into(),
-            };
+            let those: Vec<&MountInfo> = stack.chain(beneath.or(Some(top))).collect();
+            let by = provider(&those, layer);
             self.find(
                 Verdict::Holds,
                 Topic::Usr,

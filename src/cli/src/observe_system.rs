@@ -1,0 +1,131 @@
+//! What verify sees of the system beside its mounts.
+
+use rustix::fs::{FileType, OFlags, Stat};
+use usr_policy_plan::cmdline::Cmdline;
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::MountTable;
+use usr_policy_plan::plan::{FSTAB, Plan};
+use usr_policy_plan::policy::Treatment;
+use usr_policy_plan::verify::{Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units};
+use usr_policy_system::facts::running_cmdline;
+use usr_policy_system::root::Root;
+use usr_policy_system::seen::is_program;
+
+use crate::observe::look;
+use crate::observe_hidden::{Depth, beneath};
+use crate::observe_units::observe_units;
+
+/// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
+const GENERATORS: [&str; 4] = [
+    "/run/systemd/system-generators",
+    "/etc/systemd/system-generators",
+    "/usr/local/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-generators",
+];
+
+/// What cannot be read is left out: whoever needs it to judge a rule reads it too, and says so.
+pub(crate) fn observe_system(
+    root: &Root,
+    plan: &Plan,
+    mounts: &MountTable,
+    depth: Depth,
+) -> SystemFacts {
+    let in_memory = plan
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount.rule.treatment, Treatment::Tmpfs(_)))
+        .map(|mount| &mount.rule.mount_point);
+    let hidden = in_memory.filter_map(|path| {
+        Some(Hidden {
+            path: path.clone(),
+            beneath: beneath(root, mounts, path, depth)?,
+        })
+    });
+    SystemFacts {
+        cmdline: Cmdline::parse(&running_cmdline(root).unwrap_or_default()),
+        fstab: read(root, FSTAB),
+        outside: outside(root),
+        store: store(root),
+        hidden: hidden.collect(),
+        units: observe_units(root, units(plan)),
+        masked_generator: masked_generator(root),
+        mkinitcpio: mkinitcpio(root),
+        has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
+            .iter()
+            .any(|path| is_program(root, path)),
+    }
+}
+
+fn read(root: &Root, path: &str) -> Vec<u8> {
+    root.read(path).ok().flatten().unwrap_or_default()
+}
+
+fn place(root: &Root, path: &str) -> Option<Place> {
+    let path = MountPoint::new(path.as_bytes()).ok()?;
+    Some(look(Some(root), path))
+        .filter(|place| matches!(place.kind, Kind::Directory | Kind::Linked))
+}
+
+fn outside(root: &Root) -> Vec<Place> {
+    let stat = |path: &str, flags| -> Option<Stat> {
+        rustix::fs::fstat(root.open_at(path, OFlags::PATH | flags).ok()?).ok()
+    };
+    let in_usr: Vec<Stat> = OUTSIDE
+        .iter()
+        .filter_map(|path| stat(&format!("/usr{path}"), OFlags::DIRECTORY))
+        .collect();
+    let those = OUTSIDE.iter().filter(|path| {
+        let Some(own) = stat(path, OFlags::NOFOLLOW) else {
+            return false;
+        };
+        if FileType::from_raw_mode(own.st_mode) == FileType::Symlink {
+            // Another link may come in between: where it ends counts.
+            let Some(end) = stat(path, OFlags::DIRECTORY) else {
+                return false;
+            };
+            return !in_usr
+                .iter()
+                .any(|usr| (usr.st_dev, usr.st_ino) == (end.st_dev, end.st_ino));
+        }
+        root.names(path).is_ok_and(|names| !names.is_empty())
+    });
+    those.filter_map(|path| place(root, path)).collect()
+}
+
+fn store(root: &Root) -> Option<Place> {
+    // Nix and Guix can be installed beside a system of another kind, which has its programs in /usr.
+    if root.open_at("/usr/lib", OFlags::PATH).is_ok() {
+        return None;
+    }
+    STORES.iter().find_map(|path| place(root, path))
+}
+
+fn masked_generator(root: &Root) -> Option<String> {
+    let mut paths = GENERATORS
+        .iter()
+        .map(|directory| format!("{directory}/usr-policy-generator"));
+    // The name counts, wherever it leads.
+    let first = paths.find(|path| root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok())?;
+    (!is_program(root, &first)).then_some(first)
+}
+
+/// The configuration of mkinitcpio(8), with its drop-ins.
+fn mkinitcpio(root: &Root) -> Vec<u8> {
+    let mut text = read(root, "/etc/mkinitcpio.conf");
+    let directory = "/etc/mkinitcpio.conf.d";
+    let mut names = root.names(directory).unwrap_or_default();
+    names.sort();
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        if name.ends_with(".conf") {
+            text.push(b'\n');
+            text.extend(read(root, &format!("{directory}/{name}")));
+        }
+    }
+    let lines = text.split_inclusive(|&byte| byte == b'\n');
+    let is_comment = |line: &&[u8]| line.trim_ascii_start().starts_with(b"#");
+    lines
+        .filter(|line| !is_comment(line))
+        .flatten()
+        .copied()
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! The files of units, found where the service manager finds them. It is not asked: that would be a call to PID 1.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+
+use rustix::fs::OFlags;
+use usr_policy_plan::verify::{Unit, UnitFile};
+use usr_policy_system::root::Root;
+
+/// Where units are looked for, the first one wins. Source: systemd.unit(5), "Unit File Load Path".
+const LOAD_PATH: [&str; 12] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+
+/// Reads the files of these units. What cannot be read is left out.
+pub(crate) fn observe_units(root: &Root, names: Vec<String>) -> Vec<Unit> {
+    // Each directory is read once, whatever the number of units.
+    let directories: Vec<(&str, HashSet<OsString>)> = LOAD_PATH
+        .iter()
+        .map(|directory| (*directory, entries(root, directory).into_iter().collect()))
+        .collect();
+    let units = names.into_iter().map(|name| Unit {
+        files: files(root, &directories, &name),
+        pulled_in_by: links(root, &directories, &name),
+        name,
+    });
+    units.collect()
+}
+
+fn entries(root: &Root, directory: &str) -> Vec<OsString> {
+    root.names(directory).unwrap_or_default()
+}
+
+fn files(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> Vec<UnitFile> {
+    let read = |path: String, is_drop_in| {
+        // A link that leads nowhere is no file.
+        let text = root.read(&path).ok()??;
+        Some(UnitFile {
+            path,
+            text,
+            is_drop_in,
+        })
+    };
+    let fragment = directories
+        .iter()
+        .filter(|(_, names)| names.contains(OsStr::new(name)))
+        .find_map(|(directory, _)| read(format!("{directory}/{name}"), false));
+    let drop_in_directory = format!("{name}.d");
+    let mut drop_ins = BTreeMap::new();
+    for (directory, names) in directories {
+        if names.contains(OsStr::new(&drop_in_directory)) {
+            let directory = format!("{directory}/{drop_in_directory}");
+            for entry in entries(root, &directory) {
+                if let Some(entry) = entry.to_str().filter(|entry| entry.ends_with(".conf")) {
+                    drop_ins
+                        .entry(entry.to_owned())
+                        .or_insert_with(|| format!("{directory}/{entry}"));
+                }
+            }
+        }
+    }
+    let drop_ins = drop_ins.into_values();
+    fragment
+        .into_iter()
+        .chain(drop_ins.filter_map(|path| read(path, true)))
+        .collect()
+}
+
+/// The links that pull a unit in. The name counts, wherever a link leads. Source: systemd.unit(5).
+fn links(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    for (directory, names) in directories {
+        let mut names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+        names.retain(|name| name.ends_with(".wants") || name.ends_with(".requires"));
+        names.sort_unstable();
+        for target in names {
+            let path = format!("{directory}/{target}/{name}");
+            if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
+                links.push(path);
+            }
+        }
+    }
+    links
+}

@@ -1,0 +1,278 @@
+//! What would undo the policy at the next boot, or at the next reload of the service manager.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::judge::Judge;
+use super::{Topic, Verdict, rule_of};
+use crate::config;
+use crate::fstab::Fstab;
+use crate::plan::{FSTAB, Owner, Plan, is_switched_off, read_only_type};
+use crate::policy::Role;
+use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE};
+use crate::unit_name::mount_unit;
+
+/// A unit, as the files say that the service manager has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// Its fragment, then its drop-ins, in the order in which they apply; what a name in a directory that is searched
+    /// earlier hides is left out.
+    pub files: Vec<UnitFile>,
+    /// The links that pull it in, from a directory `.wants` or `.requires`.
+    pub pulled_in_by: Vec<String>,
+}
+
+/// A file of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFile {
+    /// Its path.
+    pub path: String,
+    /// Its bytes; empty where it masks the unit: an empty file, or a link to /dev/null.
+    pub text: Vec<u8>,
+    /// Whether it is a drop-in.
+    pub is_drop_in: bool,
+}
+
+/// One value, and the file that it stands in.
+pub(super) struct Setting<'a> {
+    pub(super) value: Vec<u8>,
+    pub(super) path: &'a str,
+}
+
+impl Unit {
+    /// The file that masks it.
+    #[must_use]
+    pub fn mask(&self) -> Option<&UnitFile> {
+        self.files
+            .iter()
+            .find(|file| !file.is_drop_in && file.text.is_empty())
+    }
+
+    /// The values of a key that are in force: an empty one takes back those before it. In the second the last file that has
+    /// the key at all.
+    pub(super) fn values(&self, section: &str, key: &str) -> (Vec<Setting<'_>>, Option<&str>) {
+        let mut values = Vec::new();
+        let mut last = None;
+        for file in &self.files {
+            for assignment in config::parse(&file.text).0 {
+                if assignment.section == section.as_bytes() && assignment.key == key.as_bytes() {
+                    last = Some(file.path.as_str());
+                    if assignment.value.is_empty() {
+                        values.clear();
+                    } else {
+                        values.push(Setting {
+                            value: assignment.value,
+                            path: &file.path,
+                        });
+                    }
+                }
+            }
+        }
+        (values, last)
+    }
+}
+
+/// The name of the service that merges extensions at boot.
+pub(super) const SYSEXT_SERVICE: &str = "systemd-sysext.service";
+
+/// The units whose files must be looked at to judge a plan.
+#[must_use]
+pub fn units(plan: &Plan) -> Vec<String> {
+    let mounts = plan.mounts.iter().filter_map(|mount| {
+        let name = mount_unit(&mount.rule.mount_point).ok()?;
+        Some(name.as_str().to_string())
+    });
+    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, SYSEXT_SERVICE]
+        .map(String::from)
+        .into_iter()
+        .chain(mounts)
+        .collect()
+}
+
+/// Directories of units that an administrator writes. Source: systemd.unit(5), "Unit File Load Path".
+const BY_ADMINISTRATOR: [&str; 4] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+];
+
+fn is_by_administrator(path: &str) -> bool {
+    BY_ADMINISTRATOR.iter().any(|directory| {
+        path.strip_prefix(directory)
+            .is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+impl Judge<'_> {
+    pub(super) fn next_boot(&mut self) {
+        self.generator();
+        for unit in &self.observed.system.units {
+            if unit.name != SYSEXT_SERVICE {
+                self.unit(unit);
+            }
+        }
+        self.fstab();
+    }
+
+    pub(super) fn unit_named(&self, name: &str) -> Option<&Unit> {
+        let mut units = self.observed.system.units.iter();
+        units.find(|unit| unit.name == name)
+    }
+
+    fn generator(&mut self) {
+        // Without a generator the boot has other hands: the scripts of OpenRC.
+        if let Some(path) = &self.observed.system.masked_generator {
+            let what = "stands in place of usr-policy's generator, and is no program: after the next boot or reload nothing locks the database";
+            let remedy = format!("rm {path}");
+            self.find(Verdict::Warning, Topic::NextBoot, path, what, remedy);
+        }
+    }
+
+    fn unit(&mut self, unit: &Unit) {
+        if let Some(mask) = unit.mask() {
+            if let Some(consequence) = self.consequence_of_mask(unit) {
+                let what = format!("masks {}: {consequence}", unit.name);
+                let remedy = format!("systemctl unmask {}", unit.name);
+                self.find(Verdict::Warning, Topic::NextBoot, &mask.path, what, remedy);
+            }
+            return;
+        }
+        if unit.files.is_empty() {
+            return;
+        }
+        if unit.name.ends_with(".service") {
+            let (commands, last) = unit.values("Service", "ExecStart");
+            let runs_ours = commands
+                .iter()
+                .any(|command| contains(&command.value, BOOT_PROGRAM.as_bytes()));
+            if let (false, Some(path)) = (runs_ours, last) {
+                let what = format!("takes {BOOT_PROGRAM} out of {}", unit.name);
+                let remedy = "take ExecStart= out of it, then systemctl daemon-reload";
+                self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
+            }
+        } else if self.is_to_be_read_only(&unit.name) {
+            let (values, _) = unit.values("Mount", "Options");
+            let Some(last) = values.last() else {
+                // A fragment without options mounts writable; a unit without a fragment is whatever is mounted.
+                let by_hand = unit.files.iter().find(|file| !file.is_drop_in);
+                if let Some(file) = by_hand.filter(|file| is_by_administrator(&file.path)) {
+                    self.mounts_writable(&unit.name, &file.path);
+                }
+                return;
+            };
+            let mut options = last.value.split(|&byte| byte == b',');
+            if is_by_administrator(last.path) && !options.any(|option| option == b"ro") {
+                self.mounts_writable(&unit.name, last.path);
+            }
+        }
+    }
+
+    fn mounts_writable(&mut self, unit: &str, path: &str) {
+        let what = format!("makes {unit} a mount that can be written");
+        let remedy = "write ro in its Options=, then systemctl daemon-reload";
+        self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
+    }
+
+    /// What is lost with a unit; `None` where something else does the same.
+    fn consequence_of_mask(&self, unit: &Unit) -> Option<&'static str> {
+        match unit.name.as_str() {
+            APPLY_SERVICE => Some("nothing closes /usr where the initramfs does not"),
+            LOCK_SERVICE => Some("nothing locks the database before packages can be changed"),
+            FOLLOW_SERVICE => Some("nothing locks the database when extensions are merged"),
+            name => self.plan.mounts.iter().find_map(|mount| {
+                let is_it =
+                    mount_unit(&mount.rule.mount_point).is_ok_and(|own| own.as_str() == name);
+                (is_it
+                    && mount.owner == Owner::UsrPolicy
+                    // These two are mounted by the services, whatever their units say.
+                    && !matches!(mount.rule.role, Role::Usr | Role::Database))
+                .then_some("nothing is mounted there")
+            }),
+        }
+    }
+
+    fn is_to_be_read_only(&self, unit: &str) -> bool {
+        let roles = [Role::Usr, Role::Database].map(|role| self.plan.mount_of(role));
+        roles.into_iter().flatten().any(|mount| {
+            mount_unit(&mount.rule.mount_point).is_ok_and(|name| name.as_str() == unit)
+        })
+    }
+
+    /// Lines of fstab that mount something writable in what is to be closed, and are not mounted now: what is mounted is
+    /// judged by its mount.
+    fn fstab(&mut self) {
+        let plan = self.plan;
+        let system = &self.observed.system;
+        if is_switched_off(&system.cmdline, "fstab") {
+            return;
+        }
+        for entry in Fstab::parse(&system.fstab).entries {
+            let is_closed = [Role::Usr, Role::Database].into_iter().any(|role| {
+                rule_of(plan, role).is_some_and(|rule| entry.file.is_below(&rule.mount_point))
+            });
+            let is_meant = plan
+                .writable
+                .iter()
+                .any(|rule| rule.mount_point == entry.file)
+                || plan
+                    .mounts
+                    .iter()
+                    .any(|mount| mount.rule.mount_point == entry.file);
+            let is_mounted = self.observed.mounts.top_at(&entry.file).is_some();
+            if !is_closed
+                || is_meant
+                || is_mounted
+                || entry.has_option("ro")
+                || entry.has_option("noauto")
+                || read_only_type(&entry.vfstype).is_some()
+            {
+                continue;
+            }
+            let what = format!("mounts {} writable at the next boot", entry.file);
+            let remedy = if entry.file.is_below_usr() {
+                format!(
+                    "write ro in its options, or say that it is meant: usrpolicy.path={}:rw",
+                    entry.file
+                )
+            } else {
+                "write ro in its options, or take the line out".to_string()
+            };
+            let line = format_args!("{FSTAB}:{}", entry.line);
+            self.find(Verdict::Warning, Topic::NextBoot, &line, what, remedy);
+        }
+    }
+
+    /// What to do where `/usr` became read-only only in the real root.
+    pub(super) fn way_into_the_initramfs(&self) -> &'static str {
+        let system = &self.observed.system;
+        let is_hooks_list = |text: &&[u8]| text.trim_ascii_start().starts_with(b"HOOKS");
+        // An array of the shell, which may go over several lines: each ends with its bracket.
+        let mut hooks = system
+            .mkinitcpio
+            .split(|&byte| byte == b')')
+            .filter(is_hooks_list)
+            .peekable();
+        match (hooks.peek().is_some(), system.has_dracut) {
+            (true, _) => {
+                let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"(\"'=".contains(byte);
+                if hooks.any(|list| list.split(is_end).any(|word| word == b"usr-policy")) {
+                    "the initramfs that ran was built without the hook usr-policy, which HOOKS has: rebuild it with mkinitcpio -P"
+                } else {
+                    "add usr-policy to HOOKS in /etc/mkinitcpio.conf, and rebuild the initramfs with mkinitcpio -P"
+                }
+            }
+            (false, true) => {
+                "the initramfs that ran was built without usr-policy: rebuild it with dracut --force"
+            }
+            (false, false) => "add usr-policy to the initramfs and rebuild it",
+        }
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

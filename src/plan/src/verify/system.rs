@@ -1,0 +1,218 @@
+//! The rest of the system: what of it lies outside `/usr`, what a tmpfs hides, and who else keeps it read-only.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::judge::{Judge, Layer, Writability};
+use super::next_boot::Unit;
+use super::{Kind, Place, Topic, Verdict};
+use crate::cmdline::Cmdline;
+use crate::mount_point::MountPoint;
+use crate::mountinfo::MountInfo;
+use crate::plan::read_only_by_nature;
+use crate::text::Shown;
+
+/// What was seen of the system beside its mounts.
+#[derive(Debug, Clone, Default)]
+pub struct SystemFacts {
+    /// The kernel command line.
+    pub cmdline: Cmdline,
+    /// The text of /etc/fstab.
+    pub fstab: Vec<u8>,
+    /// Those of [`OUTSIDE`] that are no links into `/usr`, and hold something.
+    pub outside: Vec<Place>,
+    /// A directory that holds every program, in place of `/usr`.
+    pub store: Option<Place>,
+    /// What lies beneath each tmpfs of the plan, where that could be seen.
+    pub hidden: Vec<Hidden>,
+    /// The files of the units that [`units`](super::units) names.
+    pub units: Vec<Unit>,
+    /// A file of the name of our generator that comes before it, or takes its place, and is no program.
+    pub masked_generator: Option<String>,
+    /// The configuration of mkinitcpio, comments left out; empty where there is none.
+    pub mkinitcpio: Vec<u8>,
+    /// Whether dracut is installed.
+    pub has_dracut: bool,
+}
+
+/// What lies beneath a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// Where it is mounted.
+    pub path: MountPoint,
+    /// What was seen there.
+    pub beneath: Beneath,
+}
+
+/// What was seen beneath a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beneath {
+    /// It could not be looked at.
+    Unseen,
+    /// There are files, and nobody counted them.
+    Files,
+    /// There are so many files.
+    Counted {
+        /// Their number; directories do not count.
+        files: u64,
+        /// Their room on the disk, in bytes.
+        bytes: u64,
+    },
+}
+
+/// Directories that file-hierarchy(7) makes links into `/usr`, and that hold half of the system where they are none.
+pub const OUTSIDE: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// Where a system has every program that has no content in `/usr`: NixOS, Guix.
+pub const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
+
+impl Judge<'_> {
+    pub(super) fn layout(&mut self) {
+        let system = &self.observed.system;
+        if let Some(store) = &system.store {
+            match self.writability(store) {
+                Some(Writability::ReadOnly(_)) => self.find(
+                    Verdict::Holds,
+                    Topic::Layout,
+                    &store.path,
+                    "holds the programs of this system in place of /usr, and is read-only",
+                    "",
+                ),
+                Some(Writability::Writable) => self.find(
+                    Verdict::Warning,
+                    Topic::Layout,
+                    &store.path,
+                    "holds the programs of this system in place of /usr, and can be written",
+                    "usr-policy closes /usr alone: have the store mounted read-only",
+                ),
+                _ => {}
+            }
+            // What is left of /bin and /lib there are links into the store.
+            return;
+        }
+        let is = |place: &&Place, wanted: bool| match self.writability(place) {
+            Some(Writability::ReadOnly(_)) => wanted,
+            Some(Writability::Writable) => !wanted,
+            _ => false,
+        };
+        let names = |read_only: bool| {
+            let those = system.outside.iter();
+            let those = those.filter(|place| place.kind != Kind::Unknown && is(place, read_only));
+            those
+                .map(|place| place.path.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let (read_only, writable) = (names(true), names(false));
+        if !read_only.is_empty() {
+            let what = "outside /usr, and read-only as well";
+            self.find(Verdict::Holds, Topic::Layout, &read_only, what, "");
+        }
+        if !writable.is_empty() {
+            self.find(
+                Verdict::Warning,
+                Topic::Layout,
+                &writable,
+                "outside /usr, and can be written: what of the system lies there is not protected",
+                "merge it into /usr, as the distribution describes, and leave links in its place",
+            );
+        }
+    }
+
+    pub(super) fn hidden(&mut self) {
+        for Hidden { path, beneath } in &self.observed.system.hidden {
+            let (above, name) = split(path);
+            let see = format!("to see them: mount --bind {above} /mnt, and look in /mnt/{name}");
+            let (what, remedy) = match *beneath {
+                Beneath::Unseen => {
+                    let what = "what lies beneath it could not be looked at";
+                    let remedy = self.observed.caller.way_to_see();
+                    self.find(Verdict::NotApplicable, Topic::Hidden, path, what, remedy);
+                    continue;
+                }
+                Beneath::Counted { files: 0, .. } => continue,
+                Beneath::Counted { files, bytes } => {
+                    let files = match files {
+                        1 => "1 file is".to_string(),
+                        files => format!("{files} files are"),
+                    };
+                    let room = Room(bytes);
+                    let what = format!("{files} hidden beneath it, and {room} of the disk");
+                    (what, see)
+                }
+                Beneath::Files => (
+                    "files on the disk are hidden beneath it".into(),
+                    format!("{see}; verify --deep says how much it is"),
+                ),
+            };
+            self.find(Verdict::Warning, Topic::Hidden, path, what, remedy);
+        }
+    }
+}
+
+/// The directory in which a path lies, and its name there.
+fn split(path: &MountPoint) -> (String, String) {
+    let text = path.to_string();
+    match text.rsplit_once('/') {
+        Some(("", name)) => ("/".into(), name.into()),
+        Some((above, name)) => (above.into(), name.into()),
+        None => (text, String::new()),
+    }
+}
+
+/// A number of bytes, for a person.
+struct Room(u64);
+
+impl core::fmt::Display for Room {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            bytes if bytes < 1 << 20 => write!(f, "{} KiB", bytes.div_ceil(1 << 10)),
+            bytes => write!(f, "{} MiB", bytes >> 20),
+        }
+    }
+}
+
+/// What keeps a path read-only, where it is not usr-policy: the mounts that hold it, the lowest first.
+pub(super) fn provider(holding: &[&MountInfo], layer: Layer) -> String {
+    let mut from_top = holding.iter().rev();
+    if let Some(fs_type) = from_top.find_map(|mount| nature(mount)) {
+        return format!("by its file system, {fs_type}");
+    }
+    let Some(top) = holding.last() else {
+        return "by its file system".into();
+    };
+    let is_root = top.mount_point.as_bytes() == b"/";
+    match layer {
+        // The property is of the subvolume, whichever mount shows it.
+        Layer::FileSystem if top.fs_type == b"btrfs" && !top.super_options.has("ro") => {
+            if is_root {
+                "by its root, a read-only btrfs subvolume".into()
+            } else {
+                "by its file system, a read-only btrfs subvolume".into()
+            }
+        }
+        Layer::FileSystem => "by its file system".into(),
+        Layer::Mount if top.root.starts_with(b"/ostree/deploy/") => {
+            "by ostree, of a deployment that is mounted so".into()
+        }
+        Layer::Mount if is_root && top.fs_type == b"btrfs" => {
+            let subvolume = top.super_options.value("subvol").unwrap_or(&top.root);
+            format!(
+                "by the mount of its root, btrfs subvolume {}, that is not usr-policy's",
+                Shown(subvolume)
+            )
+        }
+        Layer::Mount if is_root => "by the mount of its root, that is not usr-policy's".into(),
+        Layer::Mount => "by a mount that is not usr-policy's".into(),
+    }
+}
+
+/// The name of a file system that nothing makes writable.
+fn nature(mount: &MountInfo) -> Option<&'static str> {
+    // The overlay of composefs has no upper layer, and its content is checked against the image.
+    let is_composefs = mount.fs_type == b"overlay"
+        && mount.mount_source.split(|&byte| byte == b':').next() == Some(b"composefs")
+        && mount.super_options.value("upperdir").is_none();
+    read_only_by_nature(mount).or(is_composefs.then_some("composefs"))
+}
