@@ -12,8 +12,12 @@ mod lock;
 mod sandboxes;
 #[path = "namespace/sync.rs"]
 mod sync;
+#[path = "namespace/sysext.rs"]
+mod sysext;
 #[path = "namespace/terminal.rs"]
 mod terminal;
+#[path = "namespace/undone.rs"]
+mod undone;
 #[path = "namespace/verify.rs"]
 mod verify;
 
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         ("lock", lock::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
+        ("sysext", sysext::TESTS),
+        ("undone", undone::TESTS),
         ("terminal", terminal::TESTS),
         ("verify", verify::TESTS),
     ];

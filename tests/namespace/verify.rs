@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use usr_policy_tests::prepare::{CACHE, VAR_TMP, close as closed, in_memory as mount_tmpfs};
+use usr_policy_tests::prepare::{CACHE, VAR_TMP};
+pub(crate) use usr_policy_tests::prepare::{close as closed, in_memory as mount_tmpfs};
 use usr_policy_tests::privilege::{has_other_users, tmpfs};
 use usr_policy_tests::system::System;
 use usr_policy_tests::verdict;
@@ -15,20 +16,20 @@ use crate::apply::{merge, usr_of_its_own};
 const DATABASE: &str = "/var/lib/pacman";
 
 /// A line of the report: what is said of a path.
-struct Finding {
-    verdict: String,
+pub(crate) struct Finding {
+    pub(crate) verdict: String,
     what: String,
 }
 
-struct Report {
+pub(crate) struct Report {
     exit: i32,
     findings: Vec<(String, Finding)>,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Report {
     /// Runs verify, and tries in the same state what it judges: neither may say what the other denies.
-    fn of(system: &System) -> Self {
+    pub(crate) fn of(system: &System) -> Self {
         let report = Self::asked(system, &["/usr/bin/usr-policy", "verify"]);
         for path in ["/usr", DATABASE] {
             if !system.path(path).exists() {
@@ -56,7 +57,7 @@ impl Report {
     }
 
     /// What a user without rights is told.
-    fn for_nobody(system: &System) -> Self {
+    pub(crate) fn for_nobody(system: &System) -> Self {
         Self::asked(
             system,
             &[
@@ -89,7 +90,7 @@ impl Report {
         report
     }
 
-    fn of_command(command: &mut Command) -> Self {
+    pub(crate) fn of_command(command: &mut Command) -> Self {
         let ran = command.output().unwrap();
         assert!(ran.stderr.is_empty(), "{ran:?}");
         let text = String::from_utf8(ran.stdout).unwrap();
@@ -126,7 +127,7 @@ impl Report {
     }
 
     #[track_caller]
-    fn says(&self, subject: &str, verdict: &str, what: &str) {
+    pub(crate) fn says(&self, subject: &str, verdict: &str, what: &str) {
         let found = self.findings.iter().any(|(of, finding)| {
             of == subject && finding.verdict == verdict && finding.what.contains(what)
         });
@@ -134,13 +135,16 @@ impl Report {
     }
 
     #[track_caller]
-    fn exits(&self, exit: i32) {
+    pub(crate) fn exits(&self, exit: i32) {
         assert_eq!(self.exit, exit, "{}", self.text);
     }
 }
 
 /// A system that was closed, with a change that must be noticed: the same without it holds.
-fn changed(change: impl FnOnce(&System) + Send, check: impl FnOnce(&System, &Report) + Send) {
+pub(crate) fn changed(
+    change: impl FnOnce(&System) + Send,
+    check: impl FnOnce(&System, &Report) + Send,
+) {
     System::with(STRICT, |system| {
         closed(system);
         let report = Report::of(system);

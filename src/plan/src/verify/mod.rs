@@ -3,6 +3,8 @@
 mod below_var;
 mod events;
 mod judge;
+#[cfg(test)]
+mod layouts;
 mod next_boot;
 mod observed;
 mod sysext;

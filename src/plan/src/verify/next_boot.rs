@@ -276,3 +276,215 @@ impl Judge<'_> {
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{machine, plan, says};
+    use super::super::{Event, Observed, Report, report};
+    use super::*;
+
+    const TABLE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
+
+    fn of(prepare: impl FnOnce(&mut Observed)) -> Report {
+        let plan = plan("usrpolicy=strict");
+        let mut seen = machine(&plan, TABLE);
+        prepare(&mut seen);
+        report(&plan, &seen)
+    }
+
+    fn file(path: &str, text: &str) -> UnitFile {
+        UnitFile {
+            path: path.into(),
+            text: text.into(),
+            is_drop_in: path.contains(".d/"),
+        }
+    }
+
+    fn of_unit(name: &str, files: &[(&str, &str)]) -> Report {
+        of(|seen| {
+            seen.system.units.push(Unit {
+                name: name.into(),
+                files: files.iter().map(|(path, text)| file(path, text)).collect(),
+                pulled_in_by: Vec::new(),
+            });
+        })
+    }
+
+    #[track_caller]
+    fn says_nothing(report: &Report) {
+        let mut findings = report.findings.iter();
+        assert!(
+            findings.all(|finding| finding.topic != Topic::NextBoot),
+            "{report:#?}"
+        );
+    }
+
+    #[test]
+    fn the_units_of_the_plan_are_looked_at() {
+        let names = units(&plan("usrpolicy=strict"));
+        for name in [
+            "usr-policy-apply.service",
+            "usr-policy-lock.service",
+            "usr-policy-follow.service",
+            "systemd-sysext.service",
+            "usr.mount",
+            "var-lib-pacman.mount",
+            "var-tmp.mount",
+        ] {
+            assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_masked_unit_of_ours_says_what_is_lost() {
+        for (name, what) in [
+            (
+                APPLY_SERVICE,
+                "nothing closes /usr where the initramfs does not",
+            ),
+            (LOCK_SERVICE, "nothing locks the database before packages"),
+            (FOLLOW_SERVICE, "nothing locks the database when extensions"),
+            ("var-tmp.mount", "nothing is mounted there"),
+        ] {
+            let path = format!("/etc/systemd/system/{name}");
+            let what = format!("masks {name}: {what}");
+            says(
+                &of_unit(name, &[(&path, "")]),
+                Verdict::Warning,
+                &path,
+                &what,
+            );
+        }
+        // The services mount these, whatever their units say.
+        for name in ["usr.mount", "var-lib-pacman.mount"] {
+            says_nothing(&of_unit(name, &[("/etc/systemd/system/x", "")]));
+        }
+    }
+
+    #[test]
+    fn a_drop_in_that_takes_our_program_away_is_a_warning() {
+        const OWN: (&str, &str) = (
+            "/usr/lib/systemd/system/usr-policy-lock.service",
+            "[Service]\nExecStart=/usr/lib/usr-policy/usr-policy-generator sync\n",
+        );
+        const PATH: &str = "/etc/systemd/system/usr-policy-lock.service.d/x.conf";
+        for (text, is_lost) in [
+            ("[Service]\nExecStart=\n", true),
+            ("[Service]\nExecStart=\nExecStart=/bin/true\n", true),
+            ("[Service]\nExecStart=/bin/true\n", false),
+            ("[Service]\nTimeoutStartSec=1\n", false),
+            ("[Unit]\nExecStart=\n", false),
+        ] {
+            let report = of_unit(LOCK_SERVICE, &[OWN, (PATH, text)]);
+            if is_lost {
+                let what =
+                    "takes /usr/lib/usr-policy/usr-policy-generator out of usr-policy-lock.service";
+                says(&report, Verdict::Warning, PATH, what);
+            } else {
+                says_nothing(&report);
+            }
+        }
+        says_nothing(&of_unit(LOCK_SERVICE, &[]));
+    }
+
+    #[test]
+    fn a_mount_unit_of_the_administrator_that_can_be_written_is_a_warning() {
+        const ETC: &str = "/etc/systemd/system/usr.mount";
+        const DROP_IN: &str = "/etc/systemd/system/usr.mount.d/x.conf";
+        const LATE: &str = "/run/systemd/generator.late/usr.mount";
+        for (path, text, is_writable) in [
+            (ETC, "[Mount]\nWhat=/dev/sda3\n", true),
+            (ETC, "[Mount]\nOptions=rw,noatime\n", true),
+            (ETC, "[Mount]\nOptions=errors=remount-ro\n", true),
+            (ETC, "[Mount]\nOptions=noatime,ro\n", false),
+            (DROP_IN, "[Mount]\nOptions=defaults\n", true),
+            (DROP_IN, "[Unit]\nDescription=x\n", false),
+            // fstab's own: its line is judged.
+            (LATE, "[Mount]\nOptions=rw\n", false),
+        ] {
+            let report = of_unit("usr.mount", &[(path, text)]);
+            if is_writable {
+                let what = "makes usr.mount a mount that can be written";
+                says(&report, Verdict::Warning, path, what);
+            } else {
+                says_nothing(&report);
+            }
+        }
+    }
+
+    #[test]
+    fn a_generator_that_is_no_program_is_a_warning() {
+        const PATH: &str = "/etc/systemd/system-generators/usr-policy-generator";
+        let report = of(|seen| seen.system.masked_generator = Some(PATH.into()));
+        says(
+            &report,
+            Verdict::Warning,
+            PATH,
+            "nothing locks the database",
+        );
+    }
+
+    #[test]
+    fn a_line_of_fstab_that_opens_a_part_at_the_next_boot_is_a_warning() {
+        for (line, what) in [
+            (
+                "/dev/sdb /usr/local ext4 rw 0 2",
+                Some("mounts /usr/local writable"),
+            ),
+            (
+                "/dev/sdb /usr/local ext4 defaults 0 2",
+                Some("mounts /usr/local"),
+            ),
+            (
+                "t /var/lib/pacman/sync tmpfs rw 0 0",
+                Some("mounts /var/lib/pacman/sync"),
+            ),
+            ("/dev/sdb /usr/local ext4 ro 0 2", None),
+            ("/dev/sdb /usr/local ext4 noauto 0 2", None),
+            ("/dev/sdb /usr/local erofs defaults 0 2", None),
+            ("/dev/sdb /srv ext4 defaults 0 2", None),
+            ("/dev/sdb /var/tmp ext4 defaults 0 2", None),
+            ("/dev/sdb / ext4 rw 0 1", None),
+        ] {
+            let report = of(|seen| seen.system.fstab = format!("# first\n{line}\n").into());
+            match what {
+                Some(what) => says(&report, Verdict::Warning, "/etc/fstab:2", what),
+                None => says_nothing(&report),
+            }
+            says_nothing(&of(|seen| {
+                seen.system.fstab = line.into();
+                seen.system.cmdline = crate::cmdline::Cmdline::parse(b"fstab=no");
+            }));
+        }
+    }
+
+    #[test]
+    fn how_to_get_into_the_initramfs_is_said_in_the_words_of_its_builder() {
+        for (mkinitcpio, has_dracut, remedy) in [
+            ("", false, "add usr-policy to the initramfs and rebuild it"),
+            (
+                "HOOKS=(base udev\n  usr-policy fsck)\n",
+                false,
+                "which HOOKS has: rebuild it with mkinitcpio -P",
+            ),
+            (
+                "MODULES=(usr-policy)\nHOOKS=(base udev)\n",
+                true,
+                "add usr-policy to HOOKS",
+            ),
+            ("", true, "rebuild it with dracut --force"),
+        ] {
+            let report = of(|seen| {
+                seen.events = Event::parse(b"5 host /usr read-only");
+                seen.system.mkinitcpio = mkinitcpio.into();
+                seen.system.has_dracut = has_dracut;
+            });
+            let mut findings = report.findings.iter();
+            assert!(
+                findings
+                    .any(|finding| finding.subject == "/usr" && finding.remedy.contains(remedy)),
+                "{remedy}: {report:#?}"
+            );
+        }
+    }
+}

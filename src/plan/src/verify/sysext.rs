@@ -470,3 +470,444 @@ fn value_of(setting: &Setting<'_>, key: &[u8]) -> Option<Vec<u8>> {
     let words = line.words().filter(|word| word.key == key);
     words.last()?.value.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{machine, plan, says};
+    use super::super::{Event, Observed, Report, Unit, UnitFile, report};
+    use super::*;
+
+    const BASE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n4 1 0:1 /var/lib/pacman /var/lib/pacman ro - ext4 a rw\n";
+    const OVERLAY: &str = "3 2 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
+
+    fn of(is_merged: bool, words: &str, prepare: impl FnOnce(&mut Observed)) -> Report {
+        let plan = plan(&format!("usrpolicy=strict {words}"));
+        let table = format!("{BASE}{}", if is_merged { OVERLAY } else { "" });
+        let mut seen = machine(&plan, &table);
+        seen.system.cmdline = Cmdline::parse(words.as_bytes());
+        seen.sysext.merged = is_merged.then(|| ["a".into()].into());
+        seen.sysext.system = b"ID=arch\n".into();
+        seen.sysext.architecture = "x86-64";
+        prepare(&mut seen);
+        report(&plan, &seen)
+    }
+
+    fn extension(path: &str, content: Content) -> Extension {
+        let entry = path.rsplit_once('/').unwrap().1;
+        let is_directory = !matches!(content, Content::Image) || entry.ends_with(".v");
+        Extension {
+            name: Extension::name_of(entry, is_directory).unwrap().into(),
+            path: path.into(),
+            target: None,
+            content,
+        }
+    }
+
+    fn directory(access: Access, release: Option<&str>) -> Content {
+        Content::Directory {
+            access,
+            release: release.map(Into::into),
+            has_os_release: false,
+        }
+    }
+
+    fn service(text: &str, link: Option<&str>) -> Unit {
+        Unit {
+            name: SYSEXT_SERVICE.into(),
+            files: [UnitFile {
+                path: "/usr/lib/systemd/system/systemd-sysext.service".into(),
+                text: text.into(),
+                is_drop_in: false,
+            }]
+            .into(),
+            pulled_in_by: link.map(String::from).into_iter().collect(),
+        }
+    }
+
+    /// Nothing to say but what holds, or does not apply.
+    #[track_caller]
+    fn is_calm(report: &Report) {
+        let mut findings = report.findings.iter();
+        assert!(
+            findings.all(|finding| finding.topic != Topic::Sysext
+                || matches!(finding.verdict, Verdict::Holds | Verdict::NotApplicable)),
+            "{report:#?}"
+        );
+    }
+
+    #[test]
+    fn entries_have_the_names_that_systemd_gives_them() {
+        for (entry, is_directory, name) in [
+            ("a.raw", false, Some("a")),
+            ("a.sysext.raw", false, Some("a")),
+            ("a", false, None),
+            ("a.txt", false, None),
+            ("a", true, Some("a")),
+            ("a.raw.v", true, Some("a")),
+            ("a.v", true, Some("a")),
+            (".#a.raw", false, None),
+            (".raw", false, None),
+        ] {
+            assert_eq!(Extension::name_of(entry, is_directory), name, "{entry}");
+        }
+    }
+
+    #[test]
+    fn what_is_merged_says_from_where() {
+        for (content, verdict, what) in [
+            (
+                Content::Image,
+                Verdict::Holds,
+                "merged from /etc/extensions/a.raw.v: an image",
+            ),
+            (
+                directory(Access::ReadOnly, None),
+                Verdict::Holds,
+                "merged from /etc/extensions/a.raw.v: a read-only directory",
+            ),
+            (
+                directory(Access::Writable, None),
+                Verdict::Warning,
+                "a directory that can be written, and what changes there changes /usr at once",
+            ),
+            (
+                directory(Access::NoWitness, None),
+                Verdict::Warning,
+                "a directory that can be written",
+            ),
+            (Content::Mask, Verdict::Warning, "is no extension any more"),
+            (
+                Content::LeadsNowhere,
+                Verdict::Warning,
+                "is no extension any more",
+            ),
+        ] {
+            let report = of(true, "", |seen| {
+                let found = extension("/etc/extensions/a.raw.v", content);
+                seen.sysext.extensions.push(found);
+            });
+            says(&report, verdict, "a", what);
+        }
+        let linked = of(true, "", |seen| {
+            let mut found = extension("/run/extensions/a", directory(Access::Writable, None));
+            found.target = Some("/home/me/a".into());
+            // The first of a name counts.
+            seen.sysext.extensions = [
+                found,
+                extension("/var/lib/extensions/a.raw", Content::Image),
+            ]
+            .into();
+        });
+        let what = "merged from /run/extensions/a, a link to /home/me/a: a directory";
+        says(&linked, Verdict::Warning, "a", what);
+        let gone = of(true, "", |_| {});
+        says(
+            &gone,
+            Verdict::Warning,
+            "a",
+            "lies in none of the directories that are searched",
+        );
+    }
+
+    #[test]
+    fn a_version_of_several_is_merged_under_the_name_of_its_file() {
+        let report = of(true, "", |seen| {
+            seen.sysext.merged = Some(["a_1.2".into()].into());
+            seen.sysext
+                .extensions
+                .push(extension("/var/lib/extensions/a.raw.v", Content::Image));
+        });
+        says(
+            &report,
+            Verdict::Holds,
+            "a_1.2",
+            "from /var/lib/extensions/a.raw.v",
+        );
+    }
+
+    #[test]
+    fn a_merge_that_was_expected_and_is_not_there_is_a_warning() {
+        const LINK: &str = "/etc/systemd/system/sysinit.target.wants/systemd-sysext.service";
+        let suits = || {
+            extension(
+                "/etc/extensions/a",
+                directory(Access::ReadOnly, Some("ID=arch")),
+            )
+        };
+        let enabled = of(false, "", |seen| {
+            seen.sysext.extensions =
+                [suits(), extension("/etc/extensions/i.raw", Content::Image)].into();
+            seen.system.units.push(service("", None));
+            is_calm(&of(false, "", |_| {}));
+            seen.system.units[0] = service("[Service]\n", Some(LINK));
+        });
+        let what = format!("a: not merged, although systemd-sysext.service is enabled ({LINK})");
+        says(&enabled, Verdict::Warning, "extensions", &what);
+
+        let image = of(false, "", |seen| {
+            seen.sysext
+                .extensions
+                .push(extension("/etc/extensions/i.raw", Content::Image));
+            seen.system.units.push(service("[Service]\n", Some(LINK)));
+        });
+        let what = "i: not merged, although systemd-sysext.service is enabled";
+        says(&image, Verdict::Warning, "extensions", what);
+        says(
+            &image,
+            Verdict::Warning,
+            "extensions",
+            "whether they suit this system",
+        );
+
+        // Nobody asks for it; it was switched off; it was unmerged; nothing suits; nothing is searched there.
+        is_calm(&of(false, "", |seen| seen.sysext.extensions.push(suits())));
+        is_calm(&of(false, "systemd.sysext=0", |seen| {
+            seen.sysext.extensions.push(suits());
+            seen.system.units.push(service("[Service]\n", Some(LINK)));
+        }));
+        is_calm(&of(false, "", |seen| {
+            seen.sysext.extensions.push(suits());
+            seen.system.units.push(service("[Service]\n", Some(LINK)));
+            seen.state.extensions = Extensions::Unmerged { since: 1 };
+        }));
+        is_calm(&of(false, "", |seen| {
+            seen.sysext.extensions.push(suits());
+            seen.system.units.push(service("", Some(LINK)));
+        }));
+        for (path, content, reason) in [
+            (
+                "/etc/extensions/a",
+                directory(Access::ReadOnly, Some("ID=debian")),
+                "its ID=debian is another",
+            ),
+            (
+                "/etc/extensions/a",
+                directory(Access::ReadOnly, None),
+                "it has no extension-release file",
+            ),
+            (
+                "/etc/extensions/a",
+                Content::Mask,
+                "an empty directory, which hides what has its name",
+            ),
+        ] {
+            let report = of(false, "", |seen| {
+                seen.sysext.extensions.push(extension(path, content));
+                seen.sysext
+                    .extensions
+                    .push(extension("/var/lib/extensions/a.raw", Content::Image));
+                seen.sysext
+                    .extensions
+                    .push(extension("/usr/lib/extensions/b.raw", Content::Image));
+                seen.system.units.push(service("[Service]\n", Some(LINK)));
+            });
+            says(&report, Verdict::NotApplicable, path, reason);
+            is_calm(&report);
+        }
+    }
+
+    #[test]
+    fn at_boot_yes_is_a_reason_too() {
+        let mut plan = plan("usrpolicy=strict");
+        plan.sysext_at_boot = true;
+        let mut seen = machine(&plan, BASE);
+        let found = extension(
+            "/etc/extensions/a",
+            directory(Access::ReadOnly, Some("ID=_any")),
+        );
+        seen.sysext.extensions.push(found);
+        let report = report(&plan, &seen);
+        let what = "a: not merged, although [Sysext] AtBoot=yes asks for it";
+        says(&report, Verdict::Warning, "extensions", what);
+    }
+
+    #[test]
+    fn what_stops_every_merge_is_a_warning() {
+        let forbidden = Content::Directory {
+            access: Access::ReadOnly,
+            release: None,
+            has_os_release: true,
+        };
+        for (path, content, what) in [
+            (
+                "/etc/extensions/a",
+                Content::LeadsNowhere,
+                "a link that leads nowhere",
+            ),
+            (
+                "/run/extensions/a:1.raw",
+                Content::Image,
+                "with this name every merge fails",
+            ),
+            (
+                "/run/extensions/a,1.raw",
+                Content::Image,
+                "with this name every merge fails",
+            ),
+            (
+                "/var/lib/extensions/a",
+                forbidden,
+                "it has a usr/lib/os-release",
+            ),
+        ] {
+            let report = of(false, "", |seen| {
+                seen.sysext.extensions.push(extension(path, content));
+            });
+            says(&report, Verdict::Warning, path, what);
+        }
+    }
+
+    #[test]
+    fn a_search_directory_that_cannot_be_used_is_a_warning() {
+        for (path, is_directory, access, what) in [
+            (
+                "/etc/extensions",
+                false,
+                Access::NoWitness,
+                Some("is no directory"),
+            ),
+            (
+                "/run/extensions",
+                false,
+                Access::NoWitness,
+                Some("is no directory"),
+            ),
+            (
+                "/run/extensions",
+                true,
+                Access::ReadOnly,
+                Some("no extension can be linked there"),
+            ),
+            ("/run/extensions", true, Access::Writable, None),
+            ("/run/extensions", true, Access::NoWitness, None),
+            ("/etc/extensions", true, Access::ReadOnly, None),
+        ] {
+            let report = of(false, "", |seen| {
+                seen.sysext.directories.push(SearchDirectory {
+                    path,
+                    is_directory,
+                    access,
+                });
+            });
+            match what {
+                Some(what) => says(&report, Verdict::Warning, path, what),
+                None => is_calm(&report),
+            }
+        }
+    }
+
+    #[test]
+    fn a_mutable_mode_is_found_where_it_stands_and_by_what_wins() {
+        const CONF: &str = "/etc/systemd/sysext.conf";
+        const UNIT: &str = "/usr/lib/systemd/system/systemd-sysext.service";
+        let of_words = |conf: Option<&str>, unit: &str, has_mutable_directory: bool| {
+            of(false, "", |seen| {
+                seen.sysext.has_mutable_directory = has_mutable_directory;
+                seen.sysext.configuration = conf
+                    .map(|mode| ConfigFile {
+                        path: CONF.into(),
+                        text: format!("[SysExt]\nMutable={mode}\n").into(),
+                    })
+                    .into_iter()
+                    .collect();
+                seen.system
+                    .units
+                    .push(service(&format!("[Service]\n{unit}"), None));
+            })
+        };
+        const NO: &str = "Environment=SYSTEMD_SYSEXT_MUTABLE_MODE=no\n";
+        const YES: &str = "Environment=X=1 \"SYSTEMD_SYSEXT_MUTABLE_MODE=yes\"\n";
+        const ARGUMENT: &str = "ExecStart=systemd-sysext refresh --mutable=ephemeral\n";
+        for (conf, unit, has_directory, at, what) in [
+            (
+                Some("yes"),
+                "",
+                false,
+                CONF,
+                "lets systemd-sysext.service merge with a writable layer: mutable mode yes",
+            ),
+            (
+                Some("yes"),
+                NO,
+                false,
+                CONF,
+                "lets a merge by hand put a writable layer over /usr: Mutable=yes",
+            ),
+            (Some("auto"), NO, true, CONF, "Mutable=auto"),
+            (
+                Some("ephemeral-import"),
+                NO,
+                false,
+                CONF,
+                "Mutable=ephemeral-import",
+            ),
+            (None, YES, false, UNIT, "mutable mode yes"),
+            (Some("no"), YES, false, UNIT, "mutable mode yes"),
+            (None, ARGUMENT, false, UNIT, "mutable mode ephemeral"),
+        ] {
+            says(
+                &of_words(conf, unit, has_directory),
+                Verdict::Warning,
+                at,
+                what,
+            );
+        }
+        for (conf, unit, has_directory) in [
+            (None, NO, true),
+            (Some("no"), NO, true),
+            (Some("import"), NO, true),
+            (Some("auto"), NO, false),
+            (Some("perhaps"), "", false),
+            (
+                None,
+                "Environment=SYSTEMD_SYSEXT_MUTABLE_MODE=yes\nEnvironment=\n",
+                false,
+            ),
+        ] {
+            is_calm(&of_words(conf, unit, has_directory));
+        }
+    }
+
+    #[test]
+    fn a_writable_layer_over_opt_is_a_warning() {
+        let plan = plan("usrpolicy=strict");
+        let opt = "9 1 0:9 / /opt rw - overlay sysext rw,lowerdir=/opt,upperdir=/u,workdir=/w\n";
+        let report = report(&plan, &machine(&plan, &format!("{BASE}{opt}")));
+        says(&report, Verdict::Warning, "/opt", "with a writable layer");
+    }
+
+    #[test]
+    fn a_merge_before_the_lock_is_said_where_nothing_else_explains_it() {
+        const LOCKED: &str = "1 early /usr read-only\n2 sync /var/lib/pacman read-only\n";
+        let with = |order, events: &str| {
+            of(true, "", |seen| {
+                seen.sysext.order = order;
+                seen.sysext
+                    .extensions
+                    .push(extension("/etc/extensions/a.raw", Content::Image));
+                seen.events = Event::parse(events.as_bytes());
+            })
+        };
+        let early = with(Some((7, 9)), LOCKED);
+        let what = "extensions were merged at this boot before /var/lib/pacman was locked";
+        says(&early, Verdict::Warning, "/usr", what);
+        let opened =
+            format!("{LOCKED}3 follow /var/lib/pacman open\n4 sync /var/lib/pacman read-only\n");
+        for (order, events) in [
+            (None, LOCKED),
+            (Some((9, 7)), LOCKED),
+            (Some((7, 9)), &*opened),
+            (
+                Some((7, 9)),
+                "4 unlock /var/lib/pacman open\n5 sync /var/lib/pacman read-only\n",
+            ),
+            (
+                Some((7, 9)),
+                "4 sync /var/lib/pacman read-only\n5 sync /var/lib/pacman read-only\n",
+            ),
+            (Some((7, 9)), ""),
+        ] {
+            is_calm(&with(order, events));
+        }
+    }
+}

@@ -216,3 +216,67 @@ fn nature(mount: &MountInfo) -> Option<&'static str> {
         && mount.super_options.value("upperdir").is_none();
     read_only_by_nature(mount).or(is_composefs.then_some("composefs"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{machine, plan, says};
+    use super::super::{Caller, report};
+    use super::*;
+
+    #[test]
+    fn what_a_tmpfs_hides_is_a_warning_that_says_where_to_find_it() {
+        let plan = plan("usrpolicy=strict");
+        let said = |path: &str, beneath, caller| {
+            let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
+            let path = MountPoint::new(path.as_bytes()).unwrap();
+            seen.system.hidden.push(Hidden { path, beneath });
+            seen.caller = caller;
+            report(&plan, &seen)
+        };
+        let short = said("/var/tmp", Beneath::Files, Caller::Root);
+        says(
+            &short,
+            Verdict::Warning,
+            "/var/tmp",
+            "files on the disk are hidden beneath it",
+        );
+        let mut findings = short.findings.iter();
+        let finding = findings.find(|finding| finding.topic == Topic::Hidden);
+        assert_eq!(
+            finding.unwrap().remedy,
+            "to see them: mount --bind /var /mnt, and look in /mnt/tmp; verify --deep says how much it is"
+        );
+        for (files, bytes, what) in [
+            (1, 1, "1 file is hidden beneath it, and 1 KiB of the disk"),
+            (
+                7,
+                5 << 20,
+                "7 files are hidden beneath it, and 5 MiB of the disk",
+            ),
+        ] {
+            let deep = said("/srv", Beneath::Counted { files, bytes }, Caller::Root);
+            says(&deep, Verdict::Warning, "/srv", what);
+            let is_at_the_root = |finding: &super::super::Finding| {
+                finding.remedy == "to see them: mount --bind / /mnt, and look in /mnt/srv"
+            };
+            assert!(deep.findings.iter().any(is_at_the_root), "{deep:#?}");
+        }
+        let none = said(
+            "/var/tmp",
+            Beneath::Counted { files: 0, bytes: 0 },
+            Caller::Root,
+        );
+        assert!(
+            none.findings
+                .iter()
+                .all(|finding| finding.topic != Topic::Hidden)
+        );
+        let unseen = said("/var/tmp", Beneath::Unseen, Caller::Other);
+        says(
+            &unseen,
+            Verdict::NotApplicable,
+            "/var/tmp",
+            "could not be looked at",
+        );
+    }
+}

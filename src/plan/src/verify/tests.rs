@@ -5,7 +5,7 @@ use crate::cmdline::Cmdline;
 use crate::mountinfo::MountTable;
 use crate::plan::Facts;
 
-fn plan(cmdline: &str) -> Plan {
+pub(super) fn plan(cmdline: &str) -> Plan {
     Plan::new(&Facts {
         cmdline: Cmdline::parse(cmdline.as_bytes()),
         ..Facts::default()
@@ -13,7 +13,7 @@ fn plan(cmdline: &str) -> Plan {
 }
 
 /// A machine on which the mount table is the one witness, and every path is a directory.
-fn machine(plan: &Plan, table: &str) -> Observed {
+pub(super) fn machine(plan: &Plan, table: &str) -> Observed {
     let mounts = MountTable::parse(table.as_bytes());
     let places = paths(plan).into_iter().map(|path| Place {
         mount_id: mounts.holding(&path).map(|mount| mount.mount_id),
@@ -30,7 +30,7 @@ fn machine(plan: &Plan, table: &str) -> Observed {
 }
 
 #[track_caller]
-fn says(report: &Report, verdict: Verdict, subject: &str, what: &str) {
+pub(super) fn says(report: &Report, verdict: Verdict, subject: &str, what: &str) {
     assert!(
         report.findings.iter().any(|finding| {
             finding.verdict == verdict && finding.subject == subject && finding.what.contains(what)
