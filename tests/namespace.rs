@@ -2,6 +2,8 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/beside.rs"]
+mod beside;
 #[path = "namespace/follower.rs"]
 mod follower;
 #[path = "namespace/kills.rs"]
@@ -16,8 +18,6 @@ mod sync;
 mod sysext;
 #[path = "namespace/terminal.rs"]
 mod terminal;
-#[path = "namespace/undone.rs"]
-mod undone;
 #[path = "namespace/verify.rs"]
 mod verify;
 
@@ -43,13 +43,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("beside", beside::TESTS),
         ("follower", follower::TESTS),
         ("kills", kills::TESTS),
         ("lock", lock::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
         ("sysext", sysext::TESTS),
-        ("undone", undone::TESTS),
         ("terminal", terminal::TESTS),
         ("verify", verify::TESTS),
     ];

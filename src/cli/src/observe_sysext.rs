@@ -1,6 +1,5 @@
 //! Extensions: what lies where systemd-sysext(8) looks, and what it has merged. Nothing is mounted to look into an image.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs};
@@ -10,6 +9,7 @@ use usr_policy_plan::verify::{Access, Content, Extension, SearchDirectory, Sysex
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
+use crate::observe_units::drop_ins;
 
 /// Where extensions are looked for, the first name wins; in the last two by v252 and v253 only.
 /// Source: systemd-sysext(8); systemd src/shared/discover-image.c (`image_search_path`).
@@ -109,12 +109,12 @@ fn extensions(root: &Root, directory: &str) -> Vec<Extension> {
         let is_directory = match kind {
             Some(kind) => kind == FileType::Directory,
             // What a link that leads nowhere was to be, its name says.
-            None => !entry.ends_with(".raw"),
+            None => !entry.as_bytes().ends_with(b".raw"),
         };
         let name = Extension::name_of(&entry, is_directory)?.to_owned();
         let content = match (opened, kind) {
             (None, _) | (_, None) => Content::LeadsNowhere,
-            (Some(opened), Some(FileType::Directory)) if !entry.ends_with(".v") => {
+            (Some(opened), Some(FileType::Directory)) if !entry.as_bytes().ends_with(b".v") => {
                 directory_content(root, &path, &name, &opened)
             }
             (_, Some(FileType::Directory | FileType::RegularFile | FileType::BlockDevice)) => {
@@ -204,18 +204,10 @@ fn configuration(root: &Root) -> Vec<ConfigFile> {
     let main = CONFIGURATION
         .iter()
         .find_map(|directory| read(format!("{directory}/sysext.conf")));
-    let mut drop_ins = BTreeMap::new();
-    for directory in CONFIGURATION {
-        let directory = format!("{directory}/sysext.conf.d");
-        for name in root.names(&directory).unwrap_or_default() {
-            if let Some(name) = name.to_str().filter(|name| name.ends_with(".conf")) {
-                drop_ins
-                    .entry(name.to_owned())
-                    .or_insert_with(|| format!("{directory}/{name}"));
-            }
-        }
-    }
-    let drop_ins = drop_ins.into_values().filter_map(read);
+    let directories = CONFIGURATION.map(|directory| format!("{directory}/sysext.conf.d"));
+    let drop_ins = drop_ins(root, directories.into_iter())
+        .into_iter()
+        .filter_map(read);
     main.into_iter().chain(drop_ins).collect()
 }
 

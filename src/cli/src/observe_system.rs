@@ -6,14 +6,16 @@ use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::{FSTAB, Plan};
 use usr_policy_plan::policy::Treatment;
-use usr_policy_plan::verify::{Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units};
+use usr_policy_plan::verify::{
+    Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units_to_look_at,
+};
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::is_program;
 
 use crate::observe::look;
 use crate::observe_hidden::{Depth, beneath};
-use crate::observe_units::observe_units;
+use crate::observe_units::{drop_ins, observe_units};
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
 const GENERATORS: [&str; 4] = [
@@ -47,7 +49,7 @@ pub(crate) fn observe_system(
         outside: outside(root),
         store: store(root),
         hidden: hidden.collect(),
-        units: observe_units(root, units(plan)),
+        units: observe_units(root, units_to_look_at(plan)),
         masked_generator: masked_generator(root),
         mkinitcpio: mkinitcpio(root),
         has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
@@ -112,14 +114,10 @@ fn masked_generator(root: &Root) -> Option<String> {
 /// The configuration of mkinitcpio(8), with its drop-ins.
 fn mkinitcpio(root: &Root) -> Vec<u8> {
     let mut text = read(root, "/etc/mkinitcpio.conf");
-    let directory = "/etc/mkinitcpio.conf.d";
-    let mut names = root.names(directory).unwrap_or_default();
-    names.sort();
-    for name in names.iter().filter_map(|name| name.to_str()) {
-        if name.ends_with(".conf") {
-            text.push(b'\n');
-            text.extend(read(root, &format!("{directory}/{name}")));
-        }
+    let directory = "/etc/mkinitcpio.conf.d".to_owned();
+    for path in drop_ins(root, [directory].into_iter()) {
+        text.push(b'\n');
+        text.extend(read(root, &path));
     }
     let lines = text.split_inclusive(|&byte| byte == b'\n');
     let is_comment = |line: &&[u8]| line.trim_ascii_start().starts_with(b"#");

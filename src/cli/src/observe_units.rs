@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 
 use rustix::fs::OFlags;
-use usr_policy_plan::verify::{Unit, UnitFile};
+use usr_policy_plan::verify::{Unit, UnitPart};
 use usr_policy_system::root::Root;
 
 /// Where units are looked for, the first one wins. Source: systemd.unit(5), "Unit File Load Path".
@@ -31,7 +31,7 @@ pub(crate) fn observe_units(root: &Root, names: Vec<String>) -> Vec<Unit> {
         .map(|directory| (*directory, entries(root, directory).into_iter().collect()))
         .collect();
     let units = names.into_iter().map(|name| Unit {
-        files: files(root, &directories, &name),
+        parts: parts(root, &directories, &name),
         pulled_in_by: links(root, &directories, &name),
         name,
     });
@@ -42,11 +42,11 @@ fn entries(root: &Root, directory: &str) -> Vec<OsString> {
     root.names(directory).unwrap_or_default()
 }
 
-fn files(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> Vec<UnitFile> {
+fn parts(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> Vec<UnitPart> {
     let read = |path: String, is_drop_in| {
         // A link that leads nowhere is no file.
         let text = root.read(&path).ok()??;
-        Some(UnitFile {
+        Some(UnitPart {
             path,
             text,
             is_drop_in,
@@ -57,24 +57,33 @@ fn files(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> 
         .filter(|(_, names)| names.contains(OsStr::new(name)))
         .find_map(|(directory, _)| read(format!("{directory}/{name}"), false));
     let drop_in_directory = format!("{name}.d");
-    let mut drop_ins = BTreeMap::new();
-    for (directory, names) in directories {
-        if names.contains(OsStr::new(&drop_in_directory)) {
-            let directory = format!("{directory}/{drop_in_directory}");
-            for entry in entries(root, &directory) {
-                if let Some(entry) = entry.to_str().filter(|entry| entry.ends_with(".conf")) {
-                    drop_ins
-                        .entry(entry.to_owned())
-                        .or_insert_with(|| format!("{directory}/{entry}"));
-                }
-            }
-        }
-    }
-    let drop_ins = drop_ins.into_values();
+    let with_drop_ins = directories
+        .iter()
+        .filter(|(_, names)| names.contains(OsStr::new(&drop_in_directory)))
+        .map(|(directory, _)| format!("{directory}/{drop_in_directory}"));
+    let drop_ins = drop_ins(root, with_drop_ins).into_iter();
     fragment
         .into_iter()
         .chain(drop_ins.filter_map(|path| read(path, true)))
         .collect()
+}
+
+/// The files `*.conf` of several directories, in the order in which they apply: by name, and a name in an earlier directory
+/// hides it in a later one. Source: systemd.unit(5); UAPI.6, Configuration Files Specification.
+pub(crate) fn drop_ins(root: &Root, directories: impl Iterator<Item = String>) -> Vec<String> {
+    let mut drop_ins = BTreeMap::new();
+    for directory in directories {
+        for entry in entries(root, &directory) {
+            if let Some(entry) = entry.to_str()
+                && entry.as_bytes().ends_with(b".conf")
+            {
+                drop_ins
+                    .entry(entry.to_owned())
+                    .or_insert_with(|| format!("{directory}/{entry}"));
+            }
+        }
+    }
+    drop_ins.into_values().collect()
 }
 
 /// The links that pull a unit in. The name counts, wherever a link leads. Source: systemd.unit(5).
@@ -82,7 +91,10 @@ fn links(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> 
     let mut links = Vec::new();
     for (directory, names) in directories {
         let mut names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
-        names.retain(|name| name.ends_with(".wants") || name.ends_with(".requires"));
+        names.retain(|name| {
+            let name = name.as_bytes();
+            name.ends_with(b".wants") || name.ends_with(b".requires")
+        });
         names.sort_unstable();
         for target in names {
             let path = format!("{directory}/{target}/{name}");

@@ -90,12 +90,12 @@ pub fn suits(extension: &OsRelease, system: &OsRelease, architecture: &str) -> S
     };
     let pair = |key| (extension.value(key), system.value(key));
     let reason = match (pair("SYSEXT_LEVEL"), pair("VERSION_ID")) {
-        ((_, None), (_, None)) => None,
         ((Some(of_extension), Some(of_system)), _) => {
             (of_extension != of_system).then_some(("SYSEXT_LEVEL", of_extension))
         }
         (_, (of_extension, Some(of_system))) => (of_extension != Some(of_system))
             .then_some(("VERSION_ID", of_extension.unwrap_or_default())),
+        // Neither is asked for, or the system has a level and the extension has none.
         _ => None,
     };
     match reason {

@@ -20,14 +20,14 @@ pub struct Unit {
     pub name: String,
     /// Its fragment, then its drop-ins, in the order in which they apply; what a name in a directory that is searched
     /// earlier hides is left out.
-    pub files: Vec<UnitFile>,
+    pub parts: Vec<UnitPart>,
     /// The links that pull it in, from a directory `.wants` or `.requires`.
     pub pulled_in_by: Vec<String>,
 }
 
 /// A file of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitFile {
+pub struct UnitPart {
     /// Its path.
     pub path: String,
     /// Its bytes; empty where it masks the unit: an empty file, or a link to /dev/null.
@@ -45,8 +45,8 @@ pub(super) struct Setting<'a> {
 impl Unit {
     /// The file that masks it.
     #[must_use]
-    pub fn mask(&self) -> Option<&UnitFile> {
-        self.files
+    pub fn mask(&self) -> Option<&UnitPart> {
+        self.parts
             .iter()
             .find(|file| !file.is_drop_in && file.text.is_empty())
     }
@@ -56,7 +56,7 @@ impl Unit {
     pub(super) fn values(&self, section: &str, key: &str) -> (Vec<Setting<'_>>, Option<&str>) {
         let mut values = Vec::new();
         let mut last = None;
-        for file in &self.files {
+        for file in &self.parts {
             for assignment in config::parse(&file.text).0 {
                 if assignment.section == section.as_bytes() && assignment.key == key.as_bytes() {
                     last = Some(file.path.as_str());
@@ -80,7 +80,7 @@ pub(super) const SYSEXT_SERVICE: &str = "systemd-sysext.service";
 
 /// The units whose files must be looked at to judge a plan.
 #[must_use]
-pub fn units(plan: &Plan) -> Vec<String> {
+pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
     let mounts = plan.mounts.iter().filter_map(|mount| {
         let name = mount_unit(&mount.rule.mount_point).ok()?;
         Some(name.as_str().to_string())
@@ -141,7 +141,7 @@ impl Judge<'_> {
             }
             return;
         }
-        if unit.files.is_empty() {
+        if unit.parts.is_empty() {
             return;
         }
         if unit.name.ends_with(".service") {
@@ -158,7 +158,7 @@ impl Judge<'_> {
             let (values, _) = unit.values("Mount", "Options");
             let Some(last) = values.last() else {
                 // A fragment without options mounts writable; a unit without a fragment is whatever is mounted.
-                let by_hand = unit.files.iter().find(|file| !file.is_drop_in);
+                let by_hand = unit.parts.iter().find(|file| !file.is_drop_in);
                 if let Some(file) = by_hand.filter(|file| is_by_administrator(&file.path)) {
                     self.mounts_writable(&unit.name, &file.path);
                 }
@@ -222,13 +222,12 @@ impl Judge<'_> {
                     .mounts
                     .iter()
                     .any(|mount| mount.rule.mount_point == entry.file);
-            let is_mounted = self.observed.mounts.top_at(&entry.file).is_some();
             if !is_closed
                 || is_meant
-                || is_mounted
                 || entry.has_option("ro")
                 || entry.has_option("noauto")
                 || read_only_type(&entry.vfstype).is_some()
+                || self.observed.mounts.top_at(&entry.file).is_some()
             {
                 continue;
             }
@@ -292,8 +291,8 @@ mod tests {
         report(&plan, &seen)
     }
 
-    fn file(path: &str, text: &str) -> UnitFile {
-        UnitFile {
+    fn file(path: &str, text: &str) -> UnitPart {
+        UnitPart {
             path: path.into(),
             text: text.into(),
             is_drop_in: path.contains(".d/"),
@@ -304,7 +303,7 @@ mod tests {
         of(|seen| {
             seen.system.units.push(Unit {
                 name: name.into(),
-                files: files.iter().map(|(path, text)| file(path, text)).collect(),
+                parts: files.iter().map(|(path, text)| file(path, text)).collect(),
                 pulled_in_by: Vec::new(),
             });
         })
@@ -321,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_units_of_the_plan_are_looked_at() {
-        let names = units(&plan("usrpolicy=strict"));
+        let names = units_to_look_at(&plan("usrpolicy=strict"));
         for name in [
             "usr-policy-apply.service",
             "usr-policy-lock.service",
@@ -456,6 +455,27 @@ mod tests {
                 seen.system.cmdline = crate::cmdline::Cmdline::parse(b"fstab=no");
             }));
         }
+    }
+
+    #[test]
+    fn a_line_of_fstab_that_is_meant_or_mounted_is_none_of_it() {
+        let line = "/dev/sdb /usr/local ext4 rw 0 2\n";
+        let meant = plan("usrpolicy=strict usrpolicy.path=/usr/local:rw");
+        let mut seen = machine(&meant, TABLE);
+        seen.system.fstab = line.into();
+        says_nothing(&report(&meant, &seen));
+        let mounted = plan("usrpolicy=strict");
+        let table = format!("{TABLE}7 2 0:7 / /usr/local rw - ext4 b rw\n");
+        let mut seen = machine(&mounted, &table);
+        seen.system.fstab = line.into();
+        let report = report(&mounted, &seen);
+        says_nothing(&report);
+        says(
+            &report,
+            Verdict::Warning,
+            "/usr/local",
+            "a writable mount of its own",
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::mountinfo::{MountInfo, MountTable};
 pub struct Observed {
     /// The mount table of PID 1.
     pub mounts: MountTable,
-    /// What is at each path that [`paths`] names.
+    /// What is at each path that [`paths`](super::paths) names.
     pub places: Vec<Place>,
     /// Physical memory, in bytes; `None` where it could not be read.
     pub memory: Option<u64>,
@@ -117,7 +117,7 @@ pub struct Place {
     pub statvfs_read_only: Option<bool>,
 }
 
-/// What is at [`PRE_INIT`].
+/// What is at [`PRE_INIT`](crate::pre_init::PRE_INIT).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PreInit {
     /// Nothing, or it could not be read.

@@ -110,7 +110,8 @@ impl Extension {
     fn is(&self, name: &str) -> bool {
         let is_of_versions = || {
             let version = name.strip_prefix(&*self.name);
-            self.path.ends_with(".v") && version.is_some_and(|version| version.starts_with('_'))
+            self.path.as_bytes().ends_with(b".v")
+                && version.is_some_and(|version| version.starts_with('_'))
         };
         self.name == name || is_of_versions()
     }
@@ -144,13 +145,13 @@ impl fmt::Display for Source<'_> {
 /// Whether a mutable mode makes `/usr` writable; `None` for what is no mode.
 fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
     let is = |word: &&str| mode.eq_ignore_ascii_case(word.as_bytes());
-    if ["yes", "y", "true", "t", "on", "1"].iter().any(|w| is(w))
+    if ["yes", "y", "true", "t", "on", "1"].iter().any(is)
         || [&b"ephemeral"[..], b"ephemeral-import"].contains(&mode)
     {
         Some(true)
     } else if mode == b"auto" {
         Some(has_directory)
-    } else if mode == b"import" || ["no", "n", "false", "f", "off", "0"].iter().any(|w| is(w)) {
+    } else if mode == b"import" || ["no", "n", "false", "f", "off", "0"].iter().any(is) {
         Some(false)
     } else {
         None
@@ -251,8 +252,18 @@ impl<'a> Judge<'a> {
 
     fn merged(&mut self) {
         let sysext = &self.observed.sysext;
-        let names = sysext.merged.iter().flatten();
-        for name in names {
+        if sysext.merged.is_none() {
+            let what = "merged, and which they are could not be read";
+            let remedy = self.observed.caller.way_to_see();
+            self.find(
+                Verdict::NotApplicable,
+                Topic::Sysext,
+                &"extensions",
+                what,
+                remedy,
+            );
+        }
+        for name in sysext.merged.iter().flatten() {
             let Some(extension) = sysext.extensions.iter().find(|source| source.is(name)) else {
                 self.find(
                     Verdict::Warning,
@@ -474,7 +485,7 @@ fn value_of(setting: &Setting<'_>, key: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{machine, plan, says};
-    use super::super::{Event, Observed, Report, Unit, UnitFile, report};
+    use super::super::{Event, Observed, Report, Unit, UnitPart, report};
     use super::*;
 
     const BASE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n4 1 0:1 /var/lib/pacman /var/lib/pacman ro - ext4 a rw\n";
@@ -494,7 +505,7 @@ mod tests {
 
     fn extension(path: &str, content: Content) -> Extension {
         let entry = path.rsplit_once('/').unwrap().1;
-        let is_directory = !matches!(content, Content::Image) || entry.ends_with(".v");
+        let is_directory = !matches!(content, Content::Image) || entry.as_bytes().ends_with(b".v");
         Extension {
             name: Extension::name_of(entry, is_directory).unwrap().into(),
             path: path.into(),
@@ -514,7 +525,7 @@ mod tests {
     fn service(text: &str, link: Option<&str>) -> Unit {
         Unit {
             name: SYSEXT_SERVICE.into(),
-            files: [UnitFile {
+            parts: [UnitPart {
                 path: "/usr/lib/systemd/system/systemd-sysext.service".into(),
                 text: text.into(),
                 is_drop_in: false,
@@ -600,6 +611,9 @@ mod tests {
         });
         let what = "merged from /run/extensions/a, a link to /home/me/a: a directory";
         says(&linked, Verdict::Warning, "a", what);
+        let nameless = of(true, "", |seen| seen.sysext.merged = None);
+        let what = "merged, and which they are could not be read";
+        says(&nameless, Verdict::NotApplicable, "extensions", what);
         let gone = of(true, "", |_| {});
         says(
             &gone,
@@ -798,6 +812,9 @@ mod tests {
 
     #[test]
     fn a_mutable_mode_is_found_where_it_stands_and_by_what_wins() {
+        const NO: &str = "Environment=SYSTEMD_SYSEXT_MUTABLE_MODE=no\n";
+        const YES: &str = "Environment=X=1 \"SYSTEMD_SYSEXT_MUTABLE_MODE=yes\"\n";
+        const ARGUMENT: &str = "ExecStart=systemd-sysext refresh --mutable=ephemeral\n";
         const CONF: &str = "/etc/systemd/sysext.conf";
         const UNIT: &str = "/usr/lib/systemd/system/systemd-sysext.service";
         let of_words = |conf: Option<&str>, unit: &str, has_mutable_directory: bool| {
@@ -815,9 +832,6 @@ mod tests {
                     .push(service(&format!("[Service]\n{unit}"), None));
             })
         };
-        const NO: &str = "Environment=SYSTEMD_SYSEXT_MUTABLE_MODE=no\n";
-        const YES: &str = "Environment=X=1 \"SYSTEMD_SYSEXT_MUTABLE_MODE=yes\"\n";
-        const ARGUMENT: &str = "ExecStart=systemd-sysext refresh --mutable=ephemeral\n";
         for (conf, unit, has_directory, at, what) in [
             (
                 Some("yes"),

@@ -26,7 +26,7 @@ pub struct SystemFacts {
     pub store: Option<Place>,
     /// What lies beneath each tmpfs of the plan, where that could be seen.
     pub hidden: Vec<Hidden>,
-    /// The files of the units that [`units`](super::units) names.
+    /// The files of the units that [`units_to_look_at`](super::units_to_look_at) names.
     pub units: Vec<Unit>,
     /// A file of the name of our generator that comes before it, or takes its place, and is no program.
     pub masked_generator: Option<String>,
@@ -124,29 +124,30 @@ impl Judge<'_> {
         for Hidden { path, beneath } in &self.observed.system.hidden {
             let (above, name) = split(path);
             let see = format!("to see them: mount --bind {above} /mnt, and look in /mnt/{name}");
-            let (what, remedy) = match *beneath {
-                Beneath::Unseen => {
-                    let what = "what lies beneath it could not be looked at";
-                    let remedy = self.observed.caller.way_to_see();
-                    self.find(Verdict::NotApplicable, Topic::Hidden, path, what, remedy);
-                    continue;
-                }
+            let (verdict, what, remedy) = match *beneath {
+                Beneath::Unseen => (
+                    Verdict::NotApplicable,
+                    "what lies beneath it could not be looked at".to_string(),
+                    self.observed.caller.way_to_see().to_string(),
+                ),
                 Beneath::Counted { files: 0, .. } => continue,
                 Beneath::Counted { files, bytes } => {
                     let files = match files {
                         1 => "1 file is".to_string(),
                         files => format!("{files} files are"),
                     };
-                    let room = Room(bytes);
-                    let what = format!("{files} hidden beneath it, and {room} of the disk");
-                    (what, see)
+                    let what =
+                        format!("{files} hidden beneath it, and {} of the disk", Room(bytes));
+                    (Verdict::Warning, what, see)
                 }
+                // No warning: nearly every machine had packages in its cache before it had this policy.
                 Beneath::Files => (
+                    Verdict::NotApplicable,
                     "files on the disk are hidden beneath it".into(),
                     format!("{see}; verify --deep says how much it is"),
                 ),
             };
-            self.find(Verdict::Warning, Topic::Hidden, path, what, remedy);
+            self.find(verdict, Topic::Hidden, path, what, remedy);
         }
     }
 }
@@ -174,12 +175,15 @@ impl core::fmt::Display for Room {
 }
 
 /// What keeps a path read-only, where it is not usr-policy: the mounts that hold it, the lowest first.
-pub(super) fn provider(holding: &[&MountInfo], layer: Layer) -> String {
-    let mut from_top = holding.iter().rev();
-    if let Some(fs_type) = from_top.find_map(|mount| nature(mount)) {
-        return format!("by its file system, {fs_type}");
+pub(super) fn provider<'a>(holding: impl Iterator<Item = &'a MountInfo>, layer: Layer) -> String {
+    let mut top = None;
+    for mount in holding {
+        if let Some(fs_type) = nature(mount) {
+            return format!("by its file system, {fs_type}");
+        }
+        top = Some(mount);
     }
-    let Some(top) = holding.last() else {
+    let Some(top) = top else {
         return "by its file system".into();
     };
     let is_root = top.mount_point.as_bytes() == b"/";
@@ -224,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_tmpfs_hides_is_a_warning_that_says_where_to_find_it() {
+    fn what_a_tmpfs_hides_says_where_to_find_it_and_once_counted_is_a_warning() {
         let plan = plan("usrpolicy=strict");
         let said = |path: &str, beneath, caller| {
             let mut seen = machine(&plan, "1 0 0:1 / / ro - ext4 a rw\n");
@@ -236,7 +240,7 @@ mod tests {
         let short = said("/var/tmp", Beneath::Files, Caller::Root);
         says(
             &short,
-            Verdict::Warning,
+            Verdict::NotApplicable,
             "/var/tmp",
             "files on the disk are hidden beneath it",
         );

@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use super::judge::{Judge, Layer, Seconds};
 use super::system::provider;
@@ -111,12 +110,7 @@ impl<'a> Judge<'a> {
         });
         let first = made.next();
         let last = made.last();
-        let unlocks = match events.iter().filter(is_unlock).count() {
-            0 => String::new(),
-            1 => ", but for an unlock by hand".into(),
-            several => format!(", but for {several} unlocks by hand"),
-        };
-        let merged = format!("{unlocks}{merged}");
+        let merged = but_for_unlocks(events.iter().filter(is_unlock).count()) + merged;
         let is = |event: &Event, stage: Stage| event.stage == stage.to_string();
         let before_switch = |event: &Event| is(event, Stage::Early) || is(event, Stage::Late);
         if let Some(event) = last
@@ -160,9 +154,8 @@ impl<'a> Judge<'a> {
         } else {
             let table = &self.observed.mounts;
             let beneath = table.by_id(top.parent_id).filter(|_| sysext);
-            let stack = table.stack_at(path).into_iter();
-            let those: Vec<&MountInfo> = stack.chain(beneath.or(Some(top))).collect();
-            let by = provider(&those, layer);
+            let those = table.stack_at(path).into_iter();
+            let by = provider(those.chain(beneath.or(Some(top))), layer);
             self.find(
                 Verdict::Holds,
                 Topic::Usr,
@@ -197,5 +190,13 @@ impl<'a> Judge<'a> {
             }
             _ => String::new(),
         }
+    }
+}
+
+fn but_for_unlocks(number: usize) -> String {
+    match number {
+        0 => String::new(),
+        1 => ", but for an unlock by hand".into(),
+        several => format!(", but for {several} unlocks by hand"),
     }
 }

@@ -4,7 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use usr_policy_tests::system::System;
+use nix::mount::{MntFlags, umount2};
+use usr_policy_tests::privilege::tmpfs;
+use usr_policy_tests::system::{System, installed};
 
 use crate::STRICT;
 use crate::verify::{Report, changed, closed};
@@ -33,10 +35,14 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 let report = Report::of(system);
                 report.exits(0);
                 report.says("/var/tmp", "holds", "tmpfs");
-                report.says(
-                    "/var/tmp",
-                    "warning",
-                    "files on the disk are hidden beneath it",
+                report.says("/var/tmp", "-", "files on the disk are hidden beneath it");
+                assert!(
+                    report.text.ends_with(
+                        "Everything that is promised holds.
+"
+                    ),
+                    "{}",
+                    report.text
                 );
                 let report = deep(system);
                 report.exits(0);
@@ -134,6 +140,28 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     assert!(!Report::of(system).text.contains("outside"));
                 },
             );
+        },
+    ),
+    (
+        "a system with its programs in a store has nothing in usr, and the store is judged",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/nix/store/x/bin/sh", "");
+                system.does(&["mount", "--bind", "-o", "ro", "/nix/store", "/nix/store"]);
+                tmpfs(&system.path("/usr"), "mode=0755");
+                fs::create_dir(system.path("/usr/bin")).unwrap();
+                let program = installed().join("usr/bin/usr-policy");
+                fs::copy(program, system.path("/usr/bin/usr-policy")).unwrap();
+                let report = Report::of(system);
+                report.says("/usr", "BROKEN", "writable");
+                let what = "holds the programs of this system in place of /usr, and is read-only";
+                report.says("/nix/store", "holds", what);
+                assert!(system.is_read_only("/nix/store"));
+                umount2(&system.path("/nix/store"), MntFlags::MNT_DETACH).unwrap();
+                let what = "in place of /usr, and can be written";
+                Report::of(system).says("/nix/store", "warning", what);
+                assert!(!system.is_read_only("/nix/store"));
+            });
         },
     ),
     (
