@@ -163,6 +163,36 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             );
         },
     ),
+    ("what stops every merge is said, and stops it", || {
+        for (name, file, what) in [
+            ("a:1", "share/x", "with this name every merge fails"),
+            ("a,1", "share/x", "with this name every merge fails"),
+            (
+                "a",
+                "lib/os-release",
+                "it has a usr/lib/os-release, so every merge fails",
+            ),
+        ] {
+            changed(
+                |system| {
+                    system.extension("good");
+                    system.extension(name);
+                    system.write(&format!("/var/lib/extensions/{name}/usr/{file}"), "");
+                },
+                |system, report| {
+                    report.exits(0);
+                    let path = format!("/var/lib/extensions/{name}");
+                    report.says(&path, "warning", what);
+                    // Its exit code is 0 up to v252 all the same.
+                    let _ = system.command(&["systemd-sysext", "merge"]).output();
+                    assert!(!system.path("/usr/share/good").exists());
+                    fs::remove_dir_all(system.path(&path)).unwrap();
+                    merge(system);
+                    assert!(system.path("/usr/share/good").exists());
+                },
+            );
+        }
+    }),
     (
         "extensions that were merged before the lock are said, where the kernel numbers its mounts",
         || {

@@ -87,6 +87,21 @@ pub enum Content {
 /// The directories in which every release looks for extensions. Source: systemd-sysext(8), since v254.
 const SEARCHED: [&str; 3] = ["/etc/extensions", "/run/extensions", "/var/lib/extensions"];
 
+impl Sysext {
+    /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
+    /// nothing.
+    fn considered(&self) -> Vec<&Extension> {
+        let mut considered: Vec<&Extension> = Vec::new();
+        for extension in &self.extensions {
+            let is_hidden = considered.iter().any(|first| first.name == extension.name);
+            if extension.is_searched() && extension.content != Content::LeadsNowhere && !is_hidden {
+                considered.push(extension);
+            }
+        }
+        considered
+    }
+}
+
 impl Extension {
     /// What systemd-sysext(8) takes an entry for; `None` for what it passes over.
     ///
@@ -114,6 +129,25 @@ impl Extension {
                 && version.is_some_and(|version| version.starts_with('_'))
         };
         self.name == name || is_of_versions()
+    }
+
+    fn suits(&self, sysext: &Sysext) -> Suits {
+        match &self.content {
+            Content::LeadsNowhere => Suits::No("a link that leads nowhere".into()),
+            Content::Mask => Suits::No("an empty directory, which hides what has its name".into()),
+            Content::Image => Suits::Perhaps,
+            Content::Directory { release: None, .. } => {
+                Suits::No("it has no extension-release file".into())
+            }
+            Content::Directory {
+                release: Some(text),
+                ..
+            } => suits(
+                &OsRelease::parse(text),
+                &OsRelease::parse(&sysext.system),
+                sysext.architecture,
+            ),
+        }
     }
 
     fn is_searched(&self) -> bool {
@@ -218,25 +252,32 @@ impl<'a> Judge<'a> {
 
     /// What makes systemd-sysext(8) merge nothing at all, or leave out what somebody has put there.
     fn what_stops_a_merge(&mut self) {
-        for extension in &self.observed.sysext.extensions {
-            if !extension.is_searched() {
-                continue;
-            }
-            let (what, remedy) = match &extension.content {
-                Content::LeadsNowhere => (
+        let sysext = &self.observed.sysext;
+        for extension in &sysext.extensions {
+            if extension.is_searched() && extension.content == Content::LeadsNowhere {
+                self.find(
+                    Verdict::Warning,
+                    Topic::Sysext,
+                    &extension.path,
                     "a link that leads nowhere: systemd-sysext leaves it out without a word",
                     "make it lead to an extension, or remove it",
-                ),
-                _ if extension.name.contains([':', ',']) => (
-                    "with this name every merge fails, for all extensions",
-                    "give it a name without colon and comma",
-                ),
+                );
+            }
+        }
+        for extension in sysext.considered() {
+            // What does not suit is not merged, whatever its name; but each is opened to see that.
+            let is_merged = !matches!(extension.suits(sysext), Suits::No(_));
+            let (what, remedy) = match extension.content {
                 Content::Directory {
                     has_os_release: true,
                     ..
                 } => (
                     "it has a usr/lib/os-release, so every merge fails, for all extensions",
                     "remove that file from it",
+                ),
+                _ if is_merged && extension.name.contains([':', ',']) => (
+                    "with this name every merge fails, for all extensions",
+                    "give it a name without colon and comma",
                 ),
                 _ => continue,
             };
@@ -349,33 +390,9 @@ impl<'a> Judge<'a> {
 
     fn not_merged(&mut self) {
         let sysext = &self.observed.sysext;
-        let mut seen: Vec<&str> = Vec::new();
         let (mut suitable, mut perhaps) = (Vec::new(), Vec::new());
-        for extension in &sysext.extensions {
-            // The first of a name hides the others.
-            if !extension.is_searched() || seen.contains(&&*extension.name) {
-                continue;
-            }
-            let answer = match &extension.content {
-                Content::LeadsNowhere => continue,
-                Content::Mask => {
-                    Suits::No("an empty directory, which hides what has its name".into())
-                }
-                Content::Image => Suits::Perhaps,
-                Content::Directory { release: None, .. } => {
-                    Suits::No("it has no extension-release file".into())
-                }
-                Content::Directory {
-                    release: Some(text),
-                    ..
-                } => suits(
-                    &OsRelease::parse(text),
-                    &OsRelease::parse(&sysext.system),
-                    sysext.architecture,
-                ),
-            };
-            seen.push(&extension.name);
-            match answer {
+        for extension in sysext.considered() {
+            match extension.suits(sysext) {
                 Suits::Yes => suitable.push(&*extension.name),
                 Suits::Perhaps => perhaps.push(&*extension.name),
                 Suits::No(reason) => self.find(
@@ -445,9 +462,8 @@ impl<'a> Judge<'a> {
         let mut configuration = Vec::new();
         for file in &sysext.configuration {
             for assignment in config::parse(&file.text).0 {
-                if assignment.section.eq_ignore_ascii_case(b"SysExt")
-                    && assignment.key == b"Mutable"
-                {
+                // Spelt so and not otherwise: v262 passes over [Sysext].
+                if assignment.section == b"SysExt" && assignment.key == b"Mutable" {
                     configuration.push((assignment.value, Shown(&file.path).to_string()));
                 }
             }
@@ -772,6 +788,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_merged_anyway_stops_nothing() {
+        is_calm(&of(false, "", |seen| {
+            let release = Some("ID=other");
+            seen.sysext.extensions = [
+                extension("/etc/extensions/a:1", directory(Access::Writable, release)),
+                extension("/etc/extensions/b:1", Content::Mask),
+                extension(
+                    "/var/lib/extensions/b:1",
+                    directory(Access::Writable, Some("ID=_any")),
+                ),
+            ]
+            .into();
+        }));
+    }
+
+    #[test]
     fn a_search_directory_that_cannot_be_used_is_a_warning() {
         for (path, is_directory, access, what) in [
             (
@@ -880,6 +912,16 @@ mod tests {
         ] {
             is_calm(&of_words(conf, unit, has_directory));
         }
+    }
+
+    #[test]
+    fn a_section_that_systemd_passes_over_is_passed_over() {
+        is_calm(&of(false, "", |seen| {
+            seen.sysext.configuration.push(ConfigFile {
+                path: b"/etc/systemd/sysext.conf".into(),
+                text: b"[Sysext]\nMutable=yes\n[Confext]\nMutable=yes\n".into(),
+            });
+        }));
     }
 
     #[test]
