@@ -277,6 +277,16 @@ pub(crate) const STATES: &[State] = &[
             close(system);
         },
     ),
+    state(
+        "a-mount-below-usr-has-quotes-in-its-name",
+        STRICT,
+        |system| {
+            let path = system.path("/usr/a \"b\" \\c");
+            fs::create_dir(&path).unwrap();
+            tmpfs(&path, "");
+            close(system);
+        },
+    ),
     // Extensions.
     state("extensions-are-merged", STRICT, |system| {
         close(system);

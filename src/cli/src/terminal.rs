@@ -97,3 +97,28 @@ pub(crate) fn padded(text: &str, columns: usize) -> String {
 pub(crate) fn columns(text: &str) -> usize {
     display_width(&Shown(text.as_bytes()).to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Page, columns, padded};
+
+    #[test]
+    fn a_name_can_neither_write_elsewhere_on_a_terminal_nor_start_a_line() {
+        for width in [None, Some(80)] {
+            let page = Page {
+                width,
+                has_colours: true,
+            };
+            let mut out = String::new();
+            page.add(&mut out, "", "  ", "/usr/\u{1b}[2J\n  holds");
+            assert_eq!(out, "/usr/\\x1b[2J\\x0a  holds\n");
+        }
+        assert_eq!(padded("\u{1b}", 6), "\\x1b  ");
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        assert_eq!(columns("/srv/\u{8cc7}"), 7);
+        assert_eq!(padded("\u{8cc7}", 3), "\u{8cc7} ");
+    }
+}
