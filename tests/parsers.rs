@@ -2,6 +2,8 @@
 
 #[path = "parsers/devices.rs"]
 mod devices;
+#[path = "parsers/mount_index.rs"]
+mod mount_index;
 #[path = "parsers/mount_tables.rs"]
 mod mount_tables;
 #[path = "parsers/properties.rs"]

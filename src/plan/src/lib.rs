@@ -18,6 +18,7 @@ pub mod cmdline;
 pub mod config;
 pub mod fstab;
 pub mod lock;
+pub mod mount_index;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod octal;

@@ -36,7 +36,10 @@ impl MountPoint {
     }
 
     /// The same of a path in a mount table, where something may be mounted on any directory: a newline is allowed.
-    pub(crate) fn seen(path: &[u8]) -> Result<Self, NotAMountPoint> {
+    ///
+    /// # Errors
+    /// As [`MountPoint::new`] has them.
+    pub fn seen(path: &[u8]) -> Result<Self, NotAMountPoint> {
         if path.first() != Some(&b'/') {
             return Err(NotAMountPoint::NotAbsolute);
         }
@@ -64,6 +67,17 @@ impl MountPoint {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The path without its last component; `None` above the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let end = self.0.iter().rposition(|&byte| byte == b'/')?;
+        match (self.0.as_slice(), end) {
+            (b"/", _) => None,
+            (path, 0) => Some(MountPoint(path[..1].to_vec())),
+            (path, end) => Some(MountPoint(path[..end].to_vec())),
+        }
     }
 
     /// Whether `self` lies strictly below `ancestor`. Compares components: `/variety` is not below `/var`.

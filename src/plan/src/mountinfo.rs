@@ -97,6 +97,12 @@ impl MountInfo {
     pub fn is_read_only(&self) -> bool {
         self.mount_options.has("ro") || self.super_options.has("ro")
     }
+
+    /// Whether it is an overlay of systemd-sysext(8).
+    #[must_use]
+    pub fn is_of_sysext(&self) -> bool {
+        self.fs_type == b"overlay" && self.mount_source == b"sysext"
+    }
 }
 
 /// A line that is no mount.
@@ -170,14 +176,6 @@ impl MountTable {
     pub fn is_seen(&self, mount: &MountInfo) -> bool {
         self.top_at(&mount.mount_point)
             .is_some_and(|top| top.mount_id == mount.mount_id)
-    }
-
-    /// The mounts strictly below a path that a process sees and can write to.
-    pub fn holes_below(&self, path: &MountPoint) -> impl Iterator<Item = &MountInfo> {
-        let mounts = self.mounts.iter();
-        mounts.filter(|mount| {
-            mount.mount_point.is_below(path) && !mount.is_read_only() && self.is_seen(mount)
-        })
     }
 
     /// Returns the mount that holds `path` for a process: the top mount at the nearest mount point at or above it.

@@ -76,7 +76,7 @@ impl<'a> Judge<'a> {
 
     /// A mount below a path that can be written and is seen.
     pub(super) fn hole_in(&self, path: &MountPoint) -> Option<&'a MountPoint> {
-        let mut holes = self.observed.mounts.holes_below(path);
+        let mut holes = self.index.holes_below(path);
         holes.next().map(|mount| &mount.mount_point)
     }
 

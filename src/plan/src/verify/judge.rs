@@ -10,6 +10,7 @@ use super::{
     rule_of, wanted,
 };
 use crate::lock::Wanted;
+use crate::mount_index::MountIndex;
 use crate::mount_point::MountPoint;
 use crate::plan::{Plan, Reason};
 use crate::policy::{Lock, Mode, Origin, Role, Rule, Treatment};
@@ -33,6 +34,8 @@ pub(super) enum Layer {
 pub(super) struct Judge<'a> {
     pub(super) plan: &'a Plan,
     pub(super) observed: &'a Observed,
+    /// What is seen of its mount table.
+    pub(super) index: MountIndex<'a>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -305,7 +308,8 @@ impl<'a> Judge<'a> {
         let Some(usr) = rule_of(self.plan, Role::Usr) else {
             return;
         };
-        for hole in self.observed.mounts.holes_below(&usr.mount_point) {
+        let holes: Vec<&MountInfo> = self.index.holes_below(&usr.mount_point).collect();
+        for hole in holes {
             let path = &hole.mount_point;
             let mut asked_for = self.plan.writable.iter();
             if asked_for.any(|rule| rule.mount_point == *path) {

@@ -27,6 +27,7 @@ pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
 
 use crate::lock::Wanted;
+use crate::mount_index::MountIndex;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::Plan;
@@ -187,6 +188,7 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
     let mut judge = Judge {
         plan,
         observed,
+        index: MountIndex::new(&observed.mounts),
         findings: Vec::new(),
     };
     judge.words();
