@@ -8,6 +8,8 @@ mod beside;
 mod follower;
 #[path = "namespace/kills.rs"]
 mod kills;
+#[path = "namespace/layers.rs"]
+mod layers;
 #[path = "namespace/lock.rs"]
 mod lock;
 #[path = "namespace/sandboxes.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ("beside", beside::TESTS),
         ("follower", follower::TESTS),
         ("kills", kills::TESTS),
+        ("layers", layers::TESTS),
         ("lock", lock::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),

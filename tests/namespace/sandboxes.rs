@@ -11,8 +11,8 @@ use crate::apply::usr_of_its_own;
 use crate::lock::{DATABASE, does, is_closed, sync};
 
 /// As systemd.exec(5) has them: mounts of the machine come in, none goes out.
-const PRIVATE_TMP: &str = "mount -t tmpfs tmp /tmp && mount -t tmpfs tmp /var/tmp";
-const PROTECT_SYSTEM: &str = "mount -t tmpfs tmp /tmp && mount -t tmpfs tmp /var/tmp
+pub(crate) const PRIVATE_TMP: &str = "mount -t tmpfs tmp /tmp && mount -t tmpfs tmp /var/tmp";
+pub(crate) const PROTECT_SYSTEM: &str = "mount -t tmpfs tmp /tmp && mount -t tmpfs tmp /var/tmp
     mount --rbind /usr /usr && mount -o remount,bind,ro /usr";
 
 /// Tries to write in each directory that it is told, by its path: what somebody has open or stands in leads below a bind.
@@ -79,12 +79,12 @@ fn nothing_stays_open(system: &System) {
 }
 
 /// A process of the system that tries what it is told.
-struct Process {
+pub(crate) struct Process {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-fn service(system: &System, setup: &str) -> Process {
+pub(crate) fn service(system: &System, setup: &str) -> Process {
     Process::start(
         system,
         &["unshare", "--mount", "--propagation", "slave"],
@@ -107,7 +107,7 @@ impl Process {
         started
     }
 
-    fn can_write(&mut self, directory: &str) -> bool {
+    pub(crate) fn can_write(&mut self, directory: &str) -> bool {
         let mut input = self.process.stdin.as_ref().unwrap();
         writeln!(input, "{directory}").unwrap();
         match self.line().as_str() {

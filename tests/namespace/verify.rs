@@ -13,17 +13,17 @@ use usr_policy_tests::verdict;
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
 
-const DATABASE: &str = "/var/lib/pacman";
+pub(crate) const DATABASE: &str = "/var/lib/pacman";
 
 /// A line of the report: what is said of a path.
 pub(crate) struct Finding {
     pub(crate) verdict: String,
-    what: String,
+    pub(crate) what: String,
 }
 
 pub(crate) struct Report {
-    exit: i32,
-    findings: Vec<(String, Finding)>,
+    pub(crate) exit: i32,
+    pub(crate) findings: Vec<(String, Finding)>,
     pub(crate) text: String,
 }
 
@@ -119,7 +119,7 @@ impl Report {
         }
     }
 
-    fn about(&self, subject: &str) -> Option<&Finding> {
+    pub(crate) fn about(&self, subject: &str) -> Option<&Finding> {
         self.findings
             .iter()
             .find(|(of, _)| of == subject)

@@ -69,6 +69,16 @@ impl MountPoint {
         &self.0
     }
 
+    /// The path with what [`MountPoint::below`] gives after it.
+    #[must_use]
+    pub(crate) fn join(&self, rest: &[u8]) -> Self {
+        match (self.0.as_slice(), rest) {
+            (_, b"") => self.clone(),
+            (b"/", rest) => MountPoint(rest.to_vec()),
+            (path, rest) => MountPoint([path, rest].concat()),
+        }
+    }
+
     /// The path without its last component; `None` above the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

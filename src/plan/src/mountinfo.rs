@@ -97,12 +97,6 @@ impl MountInfo {
     pub fn is_read_only(&self) -> bool {
         self.mount_options.has("ro") || self.super_options.has("ro")
     }
-
-    /// Whether it is an overlay of systemd-sysext(8).
-    #[must_use]
-    pub fn is_of_sysext(&self) -> bool {
-        self.fs_type == b"overlay" && self.mount_source == b"sysext"
-    }
 }
 
 /// A line that is no mount.

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::judge::Judge;
+use super::undone::with;
 use super::{Topic, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
@@ -32,20 +33,19 @@ impl<'a> Judge<'a> {
             return self.find(Verdict::Holds, Topic::Database, path, what, "");
         }
         if read_only.is_none() {
-            let (what, remedy) = match &self.observed.at_work {
-                Some(who) => (
-                    format!(
-                        "writable: {who} is changing packages; it is locked as soon as that ends"
-                    ),
-                    "let it end",
-                ),
-                None => (
-                    format!(
-                        "writable, although it is to be locked{}",
-                        self.since_opened(path)
-                    ),
-                    "run /usr/lib/usr-policy/usr-policy-generator sync",
-                ),
+            let (what, remedy) = if let Some(who) = &self.observed.at_work {
+                let what = format!(
+                    "writable: {who} is changing packages; it is locked as soon as that ends"
+                );
+                (what, "let it end".into())
+            } else {
+                let undone = self.who_opened_database(path);
+                let what = format!(
+                    "writable, although it is to be locked{}",
+                    self.since_opened(path)
+                );
+                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync".into();
+                (with(what, &undone), undone.remedy.unwrap_or(remedy))
             };
             self.find(Verdict::Broken, Topic::Database, path, what, remedy);
         } else if self.observed.mounts.is_doubled(path) {
@@ -136,12 +136,14 @@ impl<'a> Judge<'a> {
             }
         } else {
             let what = format!("a tmpfs, but with {}", differences.join(", "));
+            let undone = self.who_left_out(path);
+            let remedy = format!("find who mounted it; it should have {options}");
             self.find(
                 Verdict::Broken,
                 Topic::Memory,
                 path,
-                what,
-                format!("find who mounted it; it should have {options}"),
+                with(what, &undone),
+                undone.remedy.unwrap_or(remedy),
             );
         }
     }

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::undone::with;
 use super::{
     ALWAYS_WRITABLE, Access, Finding, Follower, Kind, Observed, Place, PreInit, Topic, Verdict,
     rule_of, wanted,
@@ -12,6 +13,7 @@ use super::{
 use crate::lock::Wanted;
 use crate::mount_index::MountIndex;
 use crate::mount_point::MountPoint;
+use crate::mountinfo::MountInfo;
 use crate::plan::{Plan, Reason};
 use crate::policy::{Lock, Mode, Origin, Role, Rule, Treatment};
 use crate::pre_init::PRE_INIT;
@@ -117,6 +119,7 @@ impl<'a> Judge<'a> {
             self.writable(&rule.mount_point, Verdict::Broken);
         }
         self.below_usr();
+        self.layers();
         for path in ALWAYS_WRITABLE {
             if let Ok(path) = MountPoint::new(path.as_bytes()) {
                 self.writable(&path, Verdict::Warning);
@@ -181,6 +184,11 @@ impl<'a> Judge<'a> {
             })),
             (_, false) => Some(Writability::Writable),
         }
+    }
+
+    /// Whether nothing can be written at a place, and no witness says otherwise.
+    pub(super) fn closes(&self, place: &Place) -> bool {
+        matches!(self.writability(place), Some(Writability::ReadOnly(_)))
     }
 
     pub(super) fn is_read_only(&self, role: Role) -> Option<bool> {
@@ -392,11 +400,14 @@ impl<'a> Judge<'a> {
                 "use the path that the link leads to",
             );
         } else {
+            let undone = self.who_left_out(path);
+            let remedy = "see systemctl status for its mount unit; a directory that was made after the boot is covered from the next one on".into();
             self.find(
-                Verdict::Broken, topic,
+                Verdict::Broken,
+                topic,
                 path,
-                found,
-                "see systemctl status for its mount unit; a directory that was made after the boot is covered from the next one on",
+                with(found, &undone),
+                undone.remedy.unwrap_or(remedy),
             );
         }
     }

@@ -3,6 +3,7 @@
 mod below_var;
 mod events;
 mod judge;
+mod layers;
 #[cfg(test)]
 mod layouts;
 mod next_boot;
@@ -12,7 +13,9 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod undone;
 mod usr;
+mod ways;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,11 +23,14 @@ use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
+pub use layers::{Layers, Process, SecondMount, SecondReading, Stack};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use sysext::{Content, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
+pub use undone::{Undoers, UnitFile, units};
+pub use ways::{Way, Ways};
 
 use crate::lock::Wanted;
 use crate::mount_index::MountIndex;

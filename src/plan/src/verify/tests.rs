@@ -100,7 +100,7 @@ fn a_file_that_could_not_be_read_leaves_open_what_is_promised() {
     }
 }
 
-const PACMAN: &str = "4 1 0:2 / /var/lib/pacman ro - tmpfs t rw\n";
+pub(super) const PACMAN: &str = "4 1 0:2 / /var/lib/pacman ro - tmpfs t rw\n";
 const OVERLAY: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
 
 #[test]
@@ -180,7 +180,7 @@ fn what_is_open_says_since_when_where_that_was_seen() {
         .find(|finding| finding.subject == "/var/lib/pacman");
     assert_eq!(
         database.unwrap().what,
-        "writable, although it is to be locked"
+        "writable, although it is to be locked; the mount that closed it is gone, by whom is not known"
     );
 }
 

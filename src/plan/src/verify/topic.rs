@@ -27,6 +27,10 @@ pub enum Topic {
     Writable,
     /// A mount below `/usr` that can be written.
     Hole,
+    /// Another way to the same files, by which they can be written.
+    Way,
+    /// A file attribute that no policy sets.
+    Attribute,
     /// The copy of the boot program outside `/usr`.
     PreInit,
     /// What would undo the policy later.
@@ -67,6 +71,8 @@ impl Topic {
             Topic::Path => "path",
             Topic::Writable => "writable",
             Topic::Hole => "hole",
+            Topic::Way => "way",
+            Topic::Attribute => "attribute",
             Topic::PreInit => "pre-init",
             Topic::NextBoot => "next-boot",
             Topic::Sysext => "sysext",
@@ -92,6 +98,10 @@ impl Topic {
             Topic::Path => "the policy asks for it",
             Topic::Writable => "programs keep configuration, state or logs there",
             Topic::Hole => "what is written there changes a part of /usr",
+            Topic::Way => "what is written by that way changes what was to be closed",
+            Topic::Attribute => {
+                "chattr +i makes copies and upgrades fail, and systemd-sysext among them"
+            }
             Topic::PreInit => "another program than the one that is installed starts the machine",
             Topic::NextBoot => "it holds now, and something may undo it later",
             Topic::Sysext => "extensions are a part of /usr as long as they are merged",

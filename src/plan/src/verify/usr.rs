@@ -5,10 +5,12 @@ use alloc::string::{String, ToString};
 
 use super::judge::{Judge, Layer, Seconds};
 use super::system::provider;
+use super::undone::with;
 use super::{Event, OPENED, START, Topic, UNLOCKED, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount, Stage};
+use crate::text::Shown;
 
 impl<'a> Judge<'a> {
     pub(super) fn usr(&mut self, mount: &PlannedMount) {
@@ -20,14 +22,19 @@ impl<'a> Judge<'a> {
             return self.not_in_table(path);
         };
         let sysext = top.is_sysext();
-        if sysext && top.super_options.value("upperdir").is_some() {
-            let what = "extensions are merged with a writable layer over it";
+        if let Some(directory) = top.super_options.value("upperdir").filter(|_| sysext) {
+            let undone = self.who_merged_writable();
+            let what = format!(
+                "extensions are merged with a writable layer over it, {}",
+                Shown(directory)
+            );
+            let remedy = "systemd-sysext unmerge, then merge with --mutable=no".into();
             self.find(
                 Verdict::Broken,
                 Topic::Usr,
                 path,
-                what,
-                "systemd-sysext unmerge, then merge with --mutable=no",
+                with(what, &undone),
+                undone.remedy.unwrap_or(remedy),
             );
             return;
         }
@@ -42,8 +49,14 @@ impl<'a> Judge<'a> {
                 "usr-policy lock",
             );
         } else {
-            let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again";
-            let what = format!("writable{}", self.since_opened(path));
+            let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again".into();
+            let undone = self.who_opened_usr(mount, top);
+            let what = with(format!("writable{}", self.since_opened(path)), &undone);
+            let what = match self.stack(place) {
+                Some(stack) => format!("{what} ({stack})"),
+                None => what,
+            };
+            let remedy = undone.remedy.unwrap_or(remedy);
             self.find(Verdict::Broken, Topic::Usr, path, what, remedy);
         }
         if let Owner::Fstab { line } = mount.owner
@@ -59,29 +72,6 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Says what is wrong with merged extensions and what lies beneath them, if something is.
-    fn is_merged_badly(&mut self, path: &MountPoint, top: &MountInfo) -> bool {
-        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
-        let beneath = self.observed.mounts.by_id(top.parent_id);
-        let stack = self.observed.mounts.stack_at(path);
-        let overlays = stack.iter().filter(|mount| mount.is_sysext()).count();
-        let (what, remedy) = if !beneath.is_some_and(MountInfo::is_read_only) {
-            (
-                "read-only while extensions are merged, but writable beneath them",
-                "systemd-sysext unmerge; /usr is closed with it",
-            )
-        } else if overlays > 1 {
-            (
-                "the overlay of systemd-sysext is mounted more than once",
-                "systemd-sysext unmerge until it is gone, then merge again",
-            )
-        } else {
-            return false;
-        };
-        self.find(Verdict::Broken, Topic::Usr, path, what, remedy);
-        true
-    }
-
     pub(super) fn usr_is_read_only(
         &mut self,
         path: &MountPoint,
@@ -89,7 +79,9 @@ impl<'a> Judge<'a> {
         layer: Layer,
         sysext: bool,
     ) {
-        if sysext && self.is_merged_badly(path, top) {
+        // What an unmerge would bring back: another mount at /usr, or the one in which it lies.
+        let beneath = self.index.by_id(top.parent_id);
+        if sysext && !self.is_merged_well(path, beneath) {
             return;
         }
         let merged = if sysext {
@@ -164,6 +156,53 @@ impl<'a> Judge<'a> {
                 "",
             );
         }
+    }
+
+    /// Whether extensions are merged once, over something that is read-only; says so where they are not.
+    fn is_merged_well(&mut self, path: &MountPoint, beneath: Option<&MountInfo>) -> bool {
+        let is_closed = beneath.map_or(Some(false), |beneath| self.is_read_only_beneath(beneath));
+        if is_closed.is_none() {
+            let what = "read-only while extensions are merged; the subvolume beneath them cannot be seen, and may be writable";
+            self.find(
+                Verdict::Unknown,
+                Topic::Usr,
+                path,
+                what,
+                "systemd-sysext unmerge, and ask again",
+            );
+            return false;
+        }
+        if is_closed == Some(false) {
+            let what = "read-only while extensions are merged, but writable beneath them";
+            self.find(
+                Verdict::Broken,
+                Topic::Usr,
+                path,
+                what,
+                "systemd-sysext unmerge, then usr-policy-generator sync",
+            );
+            return false;
+        }
+        if self
+            .observed
+            .mounts
+            .stack_at(path)
+            .iter()
+            .filter(|mount| mount.mount_source == b"sysext")
+            .count()
+            > 1
+        {
+            let what = "the overlay of systemd-sysext is mounted more than once";
+            self.find(
+                Verdict::Broken,
+                Topic::Usr,
+                path,
+                what,
+                "systemd-sysext unmerge until it is gone, then merge again",
+            );
+            return false;
+        }
+        true
     }
 
     /// What was recorded up to the last soft-reboot, and after it; without one everything is after it.

@@ -1,7 +1,10 @@
 //! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing, not even a time stamp.
 
+mod layers;
+mod undoers;
+
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
@@ -68,6 +71,8 @@ pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
             None
         }
     };
+    let layers = layers::layers(plan, root.as_ref(), caller, (&text, &mounts));
+    let undoers = root.as_ref().map(|root| undoers::undoers(plan, root));
     let places = paths(plan)
         .into_iter()
         .map(|path| look(root.as_ref(), path))
@@ -108,6 +113,8 @@ pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
         at_work,
         covered,
         pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
+        layers,
+        undoers: undoers.unwrap_or_default(),
         blind,
         sysext: sysext.unwrap_or_default(),
         system: beside.unwrap_or_default(),
@@ -178,7 +185,7 @@ pub(crate) fn look(root: Option<&Root>, path: MountPoint) -> Place {
     }
 }
 
-pub(crate) fn access(directory: &OwnedFd) -> Access {
+pub(crate) fn access(directory: impl AsFd) -> Access {
     match may_write(directory) {
         Ok(()) => Access::Writable,
         Err(Errno::ROFS) => Access::ReadOnly,

@@ -1,0 +1,238 @@
+//! Other witnesses of the mounts of PID 1, and other ways to the same files.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::MountTable;
+use usr_policy_plan::octal;
+use usr_policy_plan::plan::Plan;
+use usr_policy_plan::verify::{
+    Access, Caller, Layers, Process, SecondMount, SecondReading, Way, Ways,
+};
+use usr_policy_system::root::Root;
+
+use super::{TABLE, access};
+
+/// The same mounts as [`TABLE`], in the older format. Source: proc_pid_mounts(5).
+const SECOND_TABLE: &str = "/proc/1/mounts";
+
+/// So often the tables are read while mounts come and go. One that never rests is no second witness.
+const READINGS: u32 = 5;
+
+pub(super) fn layers(
+    plan: &Plan,
+    root: Option<&Root>,
+    caller: Caller,
+    (text, mounts): (&[u8], &MountTable),
+) -> Layers {
+    let ways = Ways::new(plan, mounts);
+    let look = |way: &Way| (way.clone(), ask(root, &way.at));
+    let (processes, has_unseen_processes) = match caller {
+        Caller::Root => processes(&ways),
+        // Of the mounts of other people's processes the kernel shows them nothing.
+        Caller::Other => (Vec::new(), true),
+    };
+    let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
+    Layers {
+        second: second_reading(text),
+        root: root.map(|root| {
+            root.open_at("/", OFlags::PATH)
+                .map_or(Access::NoWitness, access)
+        }),
+        immutable: rules
+            .filter(|path| is_immutable(root, path))
+            .cloned()
+            .collect(),
+        elsewhere: ways.elsewhere().map(look).collect(),
+        processes,
+        has_unseen_processes,
+    }
+}
+
+/// Opens a place without following anything out of the root; mount points may hold any byte.
+fn open(root: Option<&Root>, path: &MountPoint) -> Option<OwnedFd> {
+    let path = str::from_utf8(path.as_bytes()).ok()?;
+    root?.open_at(path, OFlags::PATH | OFlags::DIRECTORY).ok()
+}
+
+fn ask(root: Option<&Root>, path: &MountPoint) -> Access {
+    open(root, path).map_or(Access::NoWitness, access)
+}
+
+/// Whether nothing can be changed there by an attribute. Source: statx(2), `STATX_ATTR_IMMUTABLE`; FS_IOC_GETFLAGS would need
+/// the right to read.
+fn is_immutable(root: Option<&Root>, path: &MountPoint) -> bool {
+    open(root, path).is_some_and(|directory| {
+        rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+            .is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::IMMUTABLE))
+    })
+}
+
+/// Reads the mounts once more, by another parser, while the table says what it said.
+fn second_reading(text: &[u8]) -> Option<SecondReading> {
+    for _ in 0..READINGS {
+        let second = fs::read(SECOND_TABLE).ok()?;
+        if fs::read(TABLE).ok()? == text {
+            return Some(read_second(&second));
+        }
+    }
+    None
+}
+
+/// Line by line: one that proc-mounts cannot read would make it refuse them all.
+fn read_second(text: &[u8]) -> SecondReading {
+    let mut reading = SecondReading::default();
+    for line in text
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        match second_mount(line) {
+            Some(mount) => reading.mounts.push(mount),
+            None => reading.unreadable += 1,
+        }
+    }
+    reading
+}
+
+fn second_mount(line: &[u8]) -> Option<SecondMount> {
+    let line = str::from_utf8(line).ok()?;
+    let (_, rest) = line.split_once(' ')?;
+    // It parts fields at white space of every kind, and the kernel at spaces only.
+    if rest.split(' ').count() != rest.split_whitespace().count() {
+        return None;
+    }
+    // Without the source: where that is a link in /dev/disk it would be followed, and an empty one shifts the fields.
+    let mount: proc_mounts::MountInfo = format!("none {rest}").parse().ok()?;
+    let is_read_only = match mount.options.first()?.as_str() {
+        "ro" => true,
+        "rw" => false,
+        _ => return None,
+    };
+    Some(SecondMount {
+        mount_point: MountPoint::seen(mount.dest.as_os_str().as_bytes()).ok()?,
+        fs_type: octal::decode(mount.fstype.as_bytes()),
+        is_read_only,
+    })
+}
+
+/// Looks once into each mount namespace that is not that of PID 1; the second is whether some could not be looked at.
+fn processes(ways: &Ways) -> (Vec<Process>, bool) {
+    let mut seen: BTreeSet<OsString> = BTreeSet::new();
+    seen.extend(
+        namespace(Path::new("/proc/1"))
+            .map(PathBuf::into_os_string)
+            .ok(),
+    );
+    let mut found = Vec::new();
+    let mut has_unseen = seen.is_empty();
+    for (pid, process) in numbered() {
+        let namespace = match namespace(&process) {
+            Ok(namespace) => namespace.into_os_string(),
+            Err(ErrorKind::PermissionDenied) => {
+                has_unseen = true;
+                continue;
+            }
+            // It has ended.
+            Err(_) => continue,
+        };
+        if seen.contains(&namespace) {
+            continue;
+        }
+        // Another process of the same namespace may be there longer.
+        let Ok(text) = fs::read(process.join("mountinfo")) else {
+            continue;
+        };
+        seen.insert(namespace);
+        let name = fs::read(process.join("comm")).unwrap_or_default();
+        let program = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let here = ways.only_in(&MountTable::parse(&text)).into_iter();
+        found.extend(here.map(|way| Process {
+            pid,
+            program: program.clone(),
+            way,
+        }));
+    }
+    (found, has_unseen)
+}
+
+fn namespace(process: &Path) -> Result<PathBuf, ErrorKind> {
+    fs::read_link(process.join("ns/mnt")).map_err(|error| error.kind())
+}
+
+/// The directories of processes, in the order of their numbers.
+fn numbered() -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().into_vec()));
+    let mut numbers: Vec<u32> = names
+        .filter_map(|name| str::from_utf8(&name).ok()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    let with_path = |pid| (pid, PathBuf::from(format!("/proc/{pid}")));
+    numbers.into_iter().map(with_path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>, bool)> {
+        let mount = second_mount(line)?;
+        Some((
+            mount.mount_point.as_bytes().to_vec(),
+            mount.fs_type,
+            mount.is_read_only,
+        ))
+    }
+
+    #[test]
+    fn the_second_reading_knows_place_type_and_whether_it_is_read_only() {
+        let mount = |path: &str, fs_type: &str, is_read_only| {
+            Some((path.into(), fs_type.into(), is_read_only))
+        };
+        for (line, expected) in [
+            (
+                "/dev/vda / ext4 rw,errors=remount-ro 0 0",
+                mount("/", "ext4", false),
+            ),
+            (
+                "a /a\\040b fuse.x\\040y ro,relatime 0 0",
+                mount("/a b", "fuse.x y", true),
+            ),
+            (
+                " /empty\\134source tmpfs rw 0 0",
+                mount("/empty\\source", "tmpfs", false),
+            ),
+            (
+                "/dev/disk/by-label/none /usr ext4 ro 0 0",
+                mount("/usr", "ext4", true),
+            ),
+        ] {
+            assert_eq!(read(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_second_parser_would_misread_is_no_witness() {
+        for line in [
+            &b"a /not\xffutf8 tmpfs rw 0 0"[..],
+            "a /no\u{a0}break tmpfs rw 0 0".as_bytes(),
+            "a /a\u{a0}b\u{a0}c\u{a0}0\u{a0}0 tmpfs rw 0 0".as_bytes(),
+            b"a /a\x0bb tmpfs rw 0 0",
+            b"a /a",
+            b"a relative tmpfs rw 0 0",
+            b"a /a tmpfs mode=1 0 0",
+            b"",
+        ] {
+            assert_eq!(read(line), None, "{}", line.escape_ascii());
+        }
+        let reading = read_second(b"a / ext4 rw 0 0\n\na /\xff tmpfs rw 0 0\n");
+        assert_eq!((reading.mounts.len(), reading.unreadable), (1, 1));
+    }
+}

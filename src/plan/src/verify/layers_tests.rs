@@ -1,0 +1,421 @@
+use alloc::vec;
+
+use super::super::tests::{PACMAN, machine, plan, says};
+use super::super::{Observed, Report, report};
+use super::*;
+use crate::mountinfo::MountTable;
+
+const ROOT: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
+
+fn point(path: &str) -> MountPoint {
+    MountPoint::new(path.as_bytes()).unwrap()
+}
+
+/// What is said of a machine where everything that matters here holds, after a change.
+fn changed(cmdline: &str, table: &str, change: impl FnOnce(&mut Observed)) -> Report {
+    let plan = plan(cmdline);
+    let mut seen = machine(&plan, &[table, PACMAN].concat());
+    change(&mut seen);
+    report(&plan, &seen)
+}
+
+fn strict(change: impl FnOnce(&mut Observed)) -> Report {
+    changed("usrpolicy=strict", ROOT, change)
+}
+
+fn has(report: &Report, topic: Topic) -> bool {
+    report.findings.iter().any(|finding| finding.topic == topic)
+}
+
+fn second(mounts: &[(&str, &str, bool)], unreadable: usize) -> SecondReading {
+    let mounts = mounts
+        .iter()
+        .map(|(path, fs_type, is_read_only)| SecondMount {
+            mount_point: point(path),
+            fs_type: fs_type.as_bytes().to_vec(),
+            is_read_only: *is_read_only,
+        });
+    SecondReading {
+        mounts: mounts.collect(),
+        unreadable,
+    }
+}
+
+const SAME: [(&str, &str, bool); 3] = [
+    ("/", "ext4", false),
+    ("/usr", "ext4", true),
+    ("/var/lib/pacman", "tmpfs", true),
+];
+
+#[test]
+fn two_readings_that_agree_are_no_news() {
+    for second in [
+        None,
+        Some(second(&SAME, 0)),
+        // A line that only the second parser cannot read.
+        Some(second(&SAME[1..], 1)),
+        Some(second(&SAME[..1], 2)),
+    ] {
+        let report = strict(|seen| seen.layers.second = second);
+        assert!(!has(&report, Topic::Witness), "{report:#?}");
+    }
+}
+
+#[test]
+fn two_readings_that_disagree_are_unknown_and_each_is_told() {
+    let with = |index: usize, mount| {
+        let mut mounts = SAME;
+        mounts[index] = mount;
+        second(&mounts, 0)
+    };
+    for (reading, path, what) in [
+        (
+            with(1, ("/usr", "ext4", false)),
+            "/usr",
+            "the mount table says ext4 read-only, a second reading says ext4 writable",
+        ),
+        (
+            with(1, ("/usr", "overlay", true)),
+            "/usr",
+            "the mount table says ext4 read-only, a second reading says overlay read-only",
+        ),
+        (
+            with(2, ("/var", "tmpfs", true)),
+            "/var",
+            "the mount table says nothing, a second reading says tmpfs read-only",
+        ),
+        (
+            second(&SAME[..2], 0),
+            "/var/lib/pacman",
+            "the mount table says tmpfs read-only, a second reading says nothing",
+        ),
+        // One line that could not be read explains one mount that is missing.
+        (
+            second(&SAME[..1], 1),
+            "/var/lib/pacman",
+            "a second reading says nothing",
+        ),
+    ] {
+        let report = strict(|seen| seen.layers.second = Some(reading));
+        says(&report, Verdict::Unknown, path, what);
+    }
+    let stacked = second(&[SAME[0], SAME[1], SAME[1], SAME[2]], 0);
+    let report = strict(|seen| seen.layers.second = Some(stacked));
+    says(
+        &report,
+        Verdict::Unknown,
+        "/usr",
+        "a second reading says ext4 read-only, ext4 read-only",
+    );
+}
+
+#[test]
+fn many_disagreements_are_counted() {
+    let table: Vec<String> = (10..20)
+        .map(|id| format!("{id} 1 0:1 / /m{id} rw - tmpfs t rw\n"))
+        .collect();
+    let report = changed(
+        "usrpolicy=strict",
+        &[ROOT, &table.concat()].concat(),
+        |seen| {
+            seen.layers.second = Some(second(&SAME, 0));
+        },
+    );
+    assert_eq!(report.count(Verdict::Unknown), 4, "{report:#?}");
+    says(
+        &report,
+        Verdict::Unknown,
+        "/proc/1/mounts",
+        "the two readings of the mount table differ in 7 more places",
+    );
+}
+
+#[test]
+fn a_table_with_a_line_that_is_none_is_not_blamed_on_the_second_reading() {
+    let report = changed(
+        "usrpolicy=strict",
+        &[ROOT, "truncated li\n"].concat(),
+        |seen| {
+            seen.layers.second = Some(second(&[SAME[0]], 0));
+        },
+    );
+    assert!(!has(&report, Topic::Witness), "{report:#?}");
+}
+
+#[test]
+fn an_immutable_directory_is_a_warning_with_its_remedy() {
+    let report = strict(|seen| seen.layers.immutable = vec![point("/usr")]);
+    says(
+        &report,
+        Verdict::Warning,
+        "/usr",
+        "has the immutable attribute, which usr-policy never sets",
+    );
+    let mut findings = report.findings.iter();
+    let finding = findings.find(|finding| finding.topic == Topic::Attribute);
+    assert_eq!(finding.unwrap().remedy, "chattr -i /usr, while it is open");
+}
+
+fn way(of: &str, at: &str) -> Way {
+    Way {
+        of: point(of),
+        at: point(at),
+    }
+}
+
+#[test]
+fn another_way_to_the_files_is_a_warning_that_names_it() {
+    let mounts = "9 1 0:1 / /mnt rw - ext4 a rw\n";
+    let say = |access| {
+        changed("usrpolicy=strict", &[ROOT, mounts].concat(), |seen| {
+            seen.layers.elsewhere = vec![(way("/usr", "/mnt/usr"), access)];
+        })
+    };
+    for access in [Access::Writable, Access::NoWitness] {
+        let report = say(access);
+        says(
+            &report,
+            Verdict::Warning,
+            "/usr",
+            "the same files can be written at /mnt/usr",
+        );
+        let mut findings = report.findings.iter();
+        let finding = findings
+            .find(|finding| finding.topic == Topic::Way)
+            .unwrap();
+        assert_eq!(
+            finding.remedy,
+            "umount /mnt/usr, or mount -o remount,bind,ro its mount"
+        );
+    }
+    // The property of a subvolume closes it, and nobody but the kernel can tell.
+    assert!(!has(&say(Access::ReadOnly), Topic::Way));
+    let btrfs = mounts.replace("ext4", "btrfs");
+    let report = changed("usrpolicy=strict", &[ROOT, &btrfs].concat(), |seen| {
+        seen.layers.elsewhere = vec![(way("/usr", "/mnt/usr"), Access::NoWitness)];
+    });
+    assert!(!has(&report, Topic::Way));
+    let many = changed("usrpolicy=strict", &[ROOT, mounts].concat(), |seen| {
+        let ways = (0..5).map(|n| (way("/usr", &format!("/m{n}")), Access::Writable));
+        seen.layers.elsewhere = ways.collect();
+    });
+    says(
+        &many,
+        Verdict::Warning,
+        "/usr",
+        "at /m0, /m1, /m2 and 2 more",
+    );
+}
+
+fn process(pid: u32, of: &str, at: &str) -> Process {
+    Process {
+        pid,
+        program: "backup\n".into(),
+        way: way(of, at),
+    }
+}
+
+#[test]
+fn a_process_with_a_writable_copy_is_a_warning_with_its_number_and_name() {
+    let report = strict(|seen| {
+        seen.layers.processes = vec![
+            process(812, "/usr", "/usr"),
+            process(9, "/usr", "/host/usr"),
+        ];
+    });
+    says(
+        &report,
+        Verdict::Warning,
+        "/usr",
+        "can be written in mount namespaces of their own by pid 812 (backup\\x0a), pid 9 (backup\\x0a, at /host/usr)",
+    );
+    let mut findings = report.findings.iter();
+    let finding = findings
+        .find(|finding| finding.topic == Topic::Way)
+        .unwrap();
+    assert_eq!(
+        finding.remedy,
+        "restart what they belong to: systemctl status 812 names its unit"
+    );
+    let many = strict(|seen| {
+        let processes = (1..=9).map(|pid| process(pid, "/var/lib/pacman", "/var/lib/pacman"));
+        seen.layers.processes = processes.collect();
+    });
+    says(&many, Verdict::Warning, "/var/lib/pacman", "and 6 more");
+}
+
+#[test]
+fn where_a_rule_is_open_anyway_no_other_way_to_it_is_news() {
+    let opened = ROOT.replace("/usr /usr ro", "/usr /usr rw");
+    let report = changed("usrpolicy=strict", &opened, |seen| {
+        seen.layers.processes = vec![process(812, "/usr", "/usr")];
+        seen.layers.elsewhere = vec![(way("/usr", "/mnt/usr"), Access::Writable)];
+    });
+    assert!(!has(&report, Topic::Way), "{report:#?}");
+    let linked = strict(|seen| {
+        seen.places[0].kind = Kind::Linked;
+        seen.layers.processes = vec![process(812, "/usr", "/usr")];
+    });
+    assert!(!has(&linked, Topic::Way), "{linked:#?}");
+}
+
+#[test]
+fn what_was_not_looked_at_is_said_once() {
+    for (caller, what) in [
+        (
+            Caller::Other,
+            "seen without the rights of root: processes with mounts of their own were not looked at",
+        ),
+        (
+            Caller::Root,
+            "some processes with mounts of their own could not be looked at",
+        ),
+    ] {
+        let report = strict(|seen| {
+            seen.caller = caller;
+            seen.layers.has_unseen_processes = true;
+        });
+        says(&report, Verdict::Warning, "processes", what);
+        assert_eq!(report.count(Verdict::Unknown), 0);
+    }
+}
+
+#[test]
+fn a_subvolume_beneath_extensions_is_judged_by_its_property_or_not_at_all() {
+    const MERGED: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
+    let in_root = "1 0 0:1 /@ / rw - btrfs a rw\n";
+    let own = "1 0 0:1 /@ / rw - btrfs a rw\n2 1 0:1 /@usr /usr rw - btrfs a rw\n";
+    let cannot_be_seen = "the subvolume beneath them cannot be seen, and may be writable";
+    for (table, merged, root, verdict, what) in [
+        (
+            in_root,
+            MERGED,
+            Access::ReadOnly,
+            Verdict::Holds,
+            "extensions merged over it",
+        ),
+        (
+            in_root,
+            MERGED,
+            Access::Writable,
+            Verdict::Broken,
+            "writable beneath them",
+        ),
+        (
+            in_root,
+            MERGED,
+            Access::NoWitness,
+            Verdict::Unknown,
+            cannot_be_seen,
+        ),
+        (
+            own,
+            "3 2 0:3 / /usr ro - overlay sysext ro\n",
+            Access::ReadOnly,
+            Verdict::Unknown,
+            cannot_be_seen,
+        ),
+    ] {
+        let report = changed("usrpolicy=strict", &[table, merged].concat(), |seen| {
+            seen.layers.root = Some(root);
+        });
+        says(&report, verdict, "/usr", what);
+    }
+}
+
+#[test]
+fn the_layers_of_a_place_are_told_one_by_one() {
+    let plan = plan("usrpolicy=strict");
+    let table = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - ext4 b ro\n\
+        3 2 0:3 / /usr rw - overlay sysext rw,upperdir=/x\n";
+    let seen = machine(&plan, table);
+    let judge = Judge {
+        plan: &plan,
+        observed: &seen,
+        index: crate::mount_index::MountIndex::new(&seen.mounts),
+        findings: Vec::new(),
+    };
+    let shown = judge.stack(&seen.places[0]).unwrap().to_string();
+    assert_eq!(
+        shown,
+        "mount 3 at /usr is rw, its overlay is rw with upperdir=/x; beneath it mount 2 at /usr is rw, its ext4 is ro"
+    );
+}
+
+#[test]
+fn ten_thousand_mounts_are_judged_in_steps_that_grow_as_n_log_n() {
+    let work = |mounts: usize| {
+        let plan = plan("usrpolicy=strict");
+        // Holes below /usr, ways around it, fifty on one place, and names in every order.
+        let lines: Vec<String> = (10..mounts)
+            .map(|id| match id % 4 {
+                0 => format!(
+                    "{id} 2 0:9 / /usr/m{:x} rw - tmpfs t rw\n",
+                    id * 7919 % 65536
+                ),
+                1 => format!("{id} 1 0:1 / /mnt/{id} rw - ext4 a rw\n"),
+                2 if id < 200 => format!(
+                    "{id} {} 0:9 / /srv rw - tmpfs t rw\n",
+                    if id == 10 { 1 } else { id - 4 }
+                ),
+                _ => format!("{id} 1 0:9 / /var/lib/m{id}/a/b/c rw - tmpfs t rw\n"),
+            })
+            .collect();
+        let seen = machine(&plan, &[ROOT, PACMAN, &lines.concat()].concat());
+        assert_eq!(seen.mounts.bad_lines, []);
+        let before = crate::mount_index::comparisons();
+        let ways = super::super::Ways::new(&plan, &seen.mounts);
+        assert_eq!(
+            ways.elsewhere().count(),
+            (10..mounts).filter(|id| id % 4 == 1).count()
+        );
+        let report = report(&plan, &seen);
+        assert!(report.findings.len() > mounts / 5);
+        crate::mount_index::comparisons() - before
+    };
+    let (small, large) = (work(1_000), work(10_000));
+    assert!(small > 1_000, "{small}: nothing was counted");
+    // Ten times as many: n log n is 13 times as much, n² a hundred times.
+    assert!(large < small * 16, "{small} and {large}");
+}
+
+#[test]
+fn tables_of_hostile_shapes_end_in_a_verdict() {
+    let plan = plan("usrpolicy=strict");
+    let loops: Vec<String> = (1..3_000)
+        .map(|id| format!("{id} {} 0:1 /usr /usr ro - ext4 a rw\n", id % 2_999 + 1))
+        .collect();
+    let stacked: Vec<String> = (2..3_000)
+        .map(|id| format!("{id} {} 0:3 / /usr ro - overlay sysext ro\n", id - 1))
+        .collect();
+    let stacked = ["1 0 0:1 / / rw - ext4 a rw\n", &stacked.concat()].concat();
+    for (table, exit_code) in [
+        ("", 3),
+        ("\n\n", 3),
+        ("1 0 0:1 / / rw", 3),
+        (&loops.concat(), 3),
+        (&stacked, 1),
+        (
+            "1 1 0:1 / / rw - ext4 a rw\n1 1 0:1 / / ro - ext4 a rw\n",
+            1,
+        ),
+        ("1 0 0:1 / /usr ro - ext4 a rw\n", 3),
+    ] {
+        let mut seen = machine(&plan, table);
+        for bad in seen.mounts.bad_lines.clone() {
+            seen.blind.push(super::super::Blind {
+                subject: format!("/proc/1/mountinfo:{}", bad.line),
+                what: bad.what(),
+                remedy: String::new(),
+            });
+        }
+        let report = report(&plan, &seen);
+        let start = table.get(..20).unwrap_or(table);
+        assert_eq!(report.exit_code(), exit_code, "{start}: {report:#?}");
+        let holds = report.findings.iter().any(|finding| {
+            finding.subject == "/var/lib/pacman" && finding.verdict == Verdict::Holds
+        });
+        assert!(!holds, "{start}: {report:#?}");
+    }
+    assert!(MountTable::parse(b"\xff\x00 1").mounts.is_empty());
+}
