@@ -10,6 +10,8 @@ mod mount_tables;
 mod properties;
 #[path = "parsers/tools.rs"]
 mod tools;
+#[path = "parsers/verdicts.rs"]
+mod verdicts;
 
 use std::ffi::OsStr;
 use std::io::Write;
