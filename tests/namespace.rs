@@ -6,6 +6,8 @@ mod apply;
 mod beside;
 #[path = "namespace/follower.rs"]
 mod follower;
+#[path = "namespace/journal.rs"]
+mod journal;
 #[path = "namespace/kills.rs"]
 mod kills;
 #[path = "namespace/layers.rs"]
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ("apply", apply::TESTS),
         ("beside", beside::TESTS),
         ("follower", follower::TESTS),
+        ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
         ("lock", lock::TESTS),

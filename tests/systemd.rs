@@ -103,6 +103,36 @@ const OTHERS: &[(&str, fn())] = &[
         },
     ),
     (
+        "whoever marks a boot as good does so after the verdict, as systemd-bless-boot does",
+        || {
+            install_over_usr();
+            let case =
+                Case::named("strict-closes-usr-and-the-database-and-puts-the-rest-in-memory");
+            let both = together(&case.recorded().output, in_the_real_root(&case));
+            let said = |order: &str| {
+                let service = format!(
+                    "[Unit]\n{order}\nRequires=boot-complete.target\nAfter=boot-complete.target\n\
+                     [Service]\nType=oneshot\nExecStart=/bin/true\n"
+                );
+                let mut tree = both.clone();
+                tree.insert(
+                    "normal/test-bless.service".into(),
+                    Entry::File(service.into_bytes()),
+                );
+                tree.insert(
+                    "normal/multi-user.target.wants/test-bless.service".into(),
+                    Entry::Link("../test-bless.service".into()),
+                );
+                Units::new(&tree).verify(&TARGETS)
+            };
+            assert_eq!(said("DefaultDependencies=no"), "");
+            assert_eq!(said("After=multi-user.target"), "");
+            // The manual warns of it.
+            let cycle = said("");
+            assert!(cycle.contains("ordering cycle"), "{cycle}");
+        },
+    ),
+    (
         "systemd-fstab-generator would write a unit of ours if we did not leave it to fstab",
         the_real_generator_writes,
     ),
@@ -168,11 +198,12 @@ impl Units {
 }
 
 /// The targets through which all our units are pulled in.
-const TARGETS: [&str; 4] = [
+const TARGETS: [&str; 5] = [
     "local-fs.target",
     "sysinit.target",
     "remote-fs.target",
     "multi-user.target",
+    "boot-complete.target",
 ];
 
 /// What the real systemd-fstab-generator writes for a folder's root.
@@ -275,7 +306,11 @@ fn is_accepted(case: &Case) {
 fn is_accepted_with(ours: &Tree, both: &Tree) {
     let units = Units::new(both);
     let mut names: BTreeSet<&str> = TARGETS.into();
-    names.extend(["usr-policy-apply.service", "usr-policy-lock.service"]);
+    names.extend([
+        "usr-policy-apply.service",
+        "usr-policy-lock.service",
+        "usr-policy-verify.service",
+    ]);
     names.extend(ours.keys().filter_map(|path| {
         // A colon would make it "file:alias" to systemd-analyze; local-fs.target pulls those in.
         let name = path.file_name()?.to_str()?;

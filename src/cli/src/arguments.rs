@@ -100,6 +100,9 @@ pub(crate) struct Verify {
         group = "form"
     )]
     format: Format,
+    /// Write the verdict to the journal, as one record, and not to standard output
+    #[arg(long, group = "form")]
+    pub(crate) journal: bool,
     /// Walk through what is hidden beneath each tmpfs, and say how much it is
     #[arg(long)]
     deep: bool,

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod guard;
+mod journal;
 mod lock;
 mod machine;
 mod observe;

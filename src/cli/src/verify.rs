@@ -21,6 +21,7 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 
 use crate::arguments::{Format, Verify};
+use crate::journal::record;
 use crate::observe::observe;
 use crate::observe_hidden::Depth;
 use crate::terminal::Page;
@@ -38,6 +39,20 @@ pub(crate) fn run(how: &Verify) -> Outcome {
             Verified::unread(&failure)
         }
     };
+    let exit_code = verified.report.exit_code();
+    if how.journal {
+        match record(&text::summary(&verified.report), &verified.report).send() {
+            Ok(()) => {
+                return Ok(Shown {
+                    text: Vec::new(),
+                    complaints,
+                    exit_code,
+                });
+            }
+            // Whoever reads standard output shall have it then.
+            Err(failure) => complaints.push(failure.to_string()),
+        }
+    }
     let text = match how.format() {
         Format::Text => {
             let detail = match (how.quiet, how.all) {
@@ -54,7 +69,7 @@ pub(crate) fn run(how: &Verify) -> Outcome {
     Ok(Shown {
         text: text.into_bytes(),
         complaints,
-        exit_code: verified.report.exit_code(),
+        exit_code,
     })
 }
 

@@ -27,6 +27,9 @@ pub const LOCK_SERVICE: &str = "usr-policy-lock.service";
 /// Follows merges and unmerges.
 pub const FOLLOW_SERVICE: &str = "usr-policy-follow.service";
 
+/// Judges the boot once it is over.
+pub const VERIFY_SERVICE: &str = "usr-policy-verify.service";
+
 /// Where `make install` puts static units.
 const UNIT_DIRECTORY: &str = "/usr/lib/systemd/system";
 
@@ -95,10 +98,12 @@ impl UnitTree {
 
     /// A dependency by link. Only the link's name counts for systemd; its target is for people.
     fn wants(&mut self, directory: Directory, target: &str, unit: &str, path: &str) {
-        self.entries.insert(
-            (directory, [target, ".wants/", unit].concat()),
-            Entry::Link(path.to_owned()),
-        );
+        self.link(directory, [target, ".wants/", unit].concat(), path);
+    }
+
+    fn link(&mut self, directory: Directory, name: String, target: &str) {
+        self.entries
+            .insert((directory, name), Entry::Link(target.to_owned()));
     }
 }
 
@@ -221,6 +226,7 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
     follow_service(&mut tree, plan);
     remount_fs(&mut tree, plan, normal);
     sysext(&mut tree, plan, &before_sysext);
+    verify_service(&mut tree);
     (tree, failures)
 }
 
@@ -281,6 +287,15 @@ fn follow_service(tree: &mut UnitTree, plan: &Plan) {
     tree.file(Directory::Normal, name, text.0);
     let path = [UNIT_DIRECTORY, "/", FOLLOW_SERVICE].concat();
     tree.wants(Directory::Normal, target, FOLLOW_SERVICE, &path);
+}
+
+/// Pulls the verdict in, and makes what a boot loader may count depend on it. Source: systemd.special(7), boot-complete.target.
+fn verify_service(tree: &mut UnitTree) {
+    let path = [UNIT_DIRECTORY, "/", VERIFY_SERVICE].concat();
+    for directory in ["boot-complete.target.requires/", "multi-user.target.wants/"] {
+        let name = [directory, VERIFY_SERVICE].concat();
+        tree.link(Directory::Normal, name, &path);
+    }
 }
 
 fn has_database_from_network(plan: &Plan) -> bool {

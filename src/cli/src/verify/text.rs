@@ -127,7 +127,7 @@ fn style(verdict: Verdict) -> Style {
     }
 }
 
-fn summary(report: &Report) -> String {
+pub(super) fn summary(report: &Report) -> String {
     let broken = report.count(Verdict::Broken);
     let unknown = report.count(Verdict::Unknown);
     let warnings = report.count(Verdict::Warning);
