@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
+use usr_policy_tests::cost::{EMPTY, empty_program, instructions_of_generator};
 use usr_policy_tests::machine::namespace::become_root;
 use usr_policy_tests::product;
 use usr_policy_tests::system::{GENERATOR, Installed, System};
@@ -112,77 +113,14 @@ fn has_these_dependencies() {
 /// Where systemd looks for generators.
 const GENERATORS: &str = "/usr/lib/systemd/system-generators";
 
-/// An empty static program, with the profile and the flags of the boot program.
-fn empty_program(directory: &Path) -> PathBuf {
-    let source = directory.join("empty.rs");
-    let program = directory.join("empty");
-    fs::write(&source, "fn main() {}\n").unwrap();
-    // Beside the cargo that runs this.
-    let cargo = std::env::var_os("CARGO").unwrap_or_default();
-    let rustc = Path::new(&cargo).with_file_name("rustc");
-    let ran = Command::new(rustc)
-        .args([
-            "--edition=2024",
-            "-Copt-level=s",
-            "-Clto=fat",
-            "-Ccodegen-units=1",
-        ])
-        .args([
-            "-Cpanic=abort",
-            "-Cstrip=symbols",
-            "-Ctarget-feature=+crt-static",
-            "-Crelocation-model=static",
-        ])
-        .arg("-o")
-        .args([&program, &source])
-        .output()
-        .unwrap();
-    assert!(ran.status.success(), "{ran:?}");
-    assert!(!readelf("--program-headers", &program).contains("INTERP"));
-    PathBuf::from("/run/empty")
-}
-
-/// How many instructions a program takes as a generator in the system, by callgrind: the same in every run, unlike time.
-fn instructions(system: &System, program: &str) -> u64 {
-    for name in ["generator", "generator.early", "generator.late"] {
-        let directory = system.path("/run/systemd").join(name);
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).unwrap();
-    }
-    let ran = system
-        .command(&[
-            "valgrind",
-            "--tool=callgrind",
-            "--callgrind-out-file=/run/callgrind",
-            program,
-        ])
-        .args([
-            "/run/systemd/generator",
-            "/run/systemd/generator.early",
-            "/run/systemd/generator.late",
-        ])
-        .env("SYSTEMD_IN_INITRD", "0")
-        .env("SYSTEMD_SCOPE", "system")
-        .env("SYSTEMD_LOG_TARGET", "null")
-        .output()
-        .unwrap();
-    let profile = fs::read_to_string(system.path("/run/callgrind"))
-        .unwrap_or_else(|error| panic!("{program}: {error}; valgrind is needed: {ran:?}"));
-    fs::remove_file(system.path("/run/callgrind")).unwrap();
-    let totals = profile
-        .lines()
-        .find_map(|line| line.strip_prefix("totals: "))
-        .unwrap();
-    totals.trim().parse().unwrap()
-}
-
 fn costs_little() {
     System::with("root=/dev/vda2 rw quiet usrpolicy=strict", |system| {
         let fstab = "UUID=0a3407de-014b-458b-b5c1-848e92a327a3 / ext4 rw,relatime 0 1\n";
         system.write("/etc/fstab", fstab);
-        let program = empty_program(&system.path("/run"));
-        let floor = instructions(system, program.to_str().unwrap());
-        let ours = instructions(system, GENERATOR);
+        empty_program(system);
+        assert!(!readelf("--program-headers", &system.path(EMPTY)).contains("INTERP"));
+        let floor = instructions_of_generator(system, EMPTY);
+        let ours = instructions_of_generator(system, GENERATOR);
         // It did what it is for.
         for path in ["generator/var-lib-pacman.mount", "generator.late/usr.mount"] {
             assert!(system.path("/run/systemd").join(path).exists(), "{path}");
@@ -206,7 +144,7 @@ fn costs_little() {
             if !name.starts_with("systemd-") || !is_elf {
                 continue;
             }
-            let theirs = instructions(system, &path);
+            let theirs = instructions_of_generator(system, &path);
             println!("{name}: {theirs} ({:.2} times)", ratio(theirs, floor));
             assert!(theirs > ours, "{name} takes {theirs}, we take {ours}");
             compared += 1;

@@ -1,5 +1,7 @@
 //! `make bench`: what the policy costs, on this machine and as it is built here. It measures and asserts nothing about time.
 
+mod costs;
+
 use std::fs::{self, File};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -12,15 +14,18 @@ use usr_policy_tests::system::{Follower, GENERATOR, Installed, System, becomes, 
 /// How many merges are timed.
 const EVENTS: usize = 100;
 
+/// The word on the kernel command line.
+const STRICT: &str = "rw usrpolicy=strict";
+
 const DATABASE: &str = "/var/lib/pacman";
 
 fn main() -> ExitCode {
-    if let Err(error) = become_root(&[STAGE]) {
+    if let Err(error) = become_root(&[STAGE, "CARGO", "HOME", "PATH"]) {
         eprintln!("bench: {error}");
         return ExitCode::FAILURE;
     }
     let _installed = Installed::new();
-    let (mut times, memory) = System::with("rw usrpolicy=strict", |system| {
+    let (mut times, memory) = System::with(STRICT, |system| {
         system.extension("hello");
         system.does(&[GENERATOR, "sync"]);
         let follower = Follower::start(system);
@@ -34,7 +39,6 @@ fn main() -> ExitCode {
             .len()
             .div_ceil(1024)
     };
-    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     for (what, value) in [
         (
             "merge seen to database closed, median",
@@ -57,7 +61,13 @@ fn main() -> ExitCode {
     ] {
         println!("{what:<40}{value:>10}");
     }
+    costs::beside_others();
+    costs::growth();
     ExitCode::SUCCESS
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 /// From the moment at which somebody who waits for mounts sees the merge, to the one at which he sees the database closed.

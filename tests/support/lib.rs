@@ -1,5 +1,6 @@
 //! What several test programs share.
 
+pub mod cost;
 pub mod golden;
 pub mod machine;
 pub mod prepare;

@@ -1,0 +1,199 @@
+//! What a run of each program costs, beside programs of others on the same machine.
+
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{chroot, fchdir};
+use usr_policy_tests::cost::{
+    EMPTY, ENVIRONMENT, OUTPUT, empty_output, empty_program, instructions,
+    instructions_of_generator,
+};
+use usr_policy_tests::system::{GENERATOR, System};
+
+use crate::{STRICT, milliseconds};
+
+/// How often each program is timed.
+const ROUNDS: usize = 101;
+
+const FSTAB_GENERATOR: &str = "/usr/lib/systemd/system-generators/systemd-fstab-generator";
+const FINDMNT: &str = "/usr/bin/findmnt";
+const VERIFY: [&str; 2] = ["/usr/bin/usr-policy", "verify"];
+
+/// Of an installation.
+const ROOT_LINE: &str = "UUID=0a3407de-014b-458b-b5c1-848e92a327a3 / ext4 rw,relatime 0 1\n";
+
+/// Makes a system what it is after a boot.
+fn boot(system: &System) {
+    system.write("/etc/fstab", ROOT_LINE);
+    assert_eq!(system.early().0, 0);
+    system.does(&[GENERATOR, "sync"]);
+    for (path, options) in [
+        ("/var/tmp", "mode=1777,size=25%,nosuid,nodev"),
+        (
+            "/var/cache/pacman",
+            "mode=0755,size=25%,nosuid,nodev,noexec",
+        ),
+    ] {
+        system.does(&["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]);
+    }
+    system.does(&VERIFY);
+}
+
+/// Instructions and wall times of our programs and of others that do something like it.
+pub fn beside_others() {
+    System::with(STRICT, |system| {
+        boot(system);
+        empty_program(system);
+        let generator = |program| [&[program], &OUTPUT[..]].concat();
+        let programs: [(&str, Vec<&str>); 5] = [
+            ("empty static program", vec![EMPTY]),
+            ("findmnt", vec![FINDMNT]),
+            ("systemd-fstab-generator", generator(FSTAB_GENERATOR)),
+            ("usr-policy-generator", generator(GENERATOR)),
+            ("usr-policy verify", VERIFY.to_vec()),
+        ];
+        let commands: Vec<&[&str]> = programs.iter().map(|(_, words)| &words[..]).collect();
+        let times = times(system, &commands);
+        println!(
+            "\n{:<26}{:>14}{:>10}{:>10}{:>12}{:>12}",
+            "a run of", "instructions", "median", "fastest", "of empty", "of findmnt"
+        );
+        for ((name, words), own) in programs.iter().zip(&times) {
+            empty_output(system);
+            println!(
+                "{name:<26}{:>14}{:>10}{:>10}{:>12.2}{:>12.2}",
+                instructions(system, words),
+                milliseconds(median(own.clone())),
+                milliseconds(*own.iter().min().unwrap()),
+                median(ratios(own, &times[0])),
+                median(ratios(own, &times[1])),
+            );
+        }
+        println!(
+            "{ROUNDS} rounds, in which the programs take turns; ratios are medians of those of one round"
+        );
+    });
+}
+
+/// The wall time of each command in each round. They take turns: what else the machine does meets all of them.
+fn times(system: &System, commands: &[&[&str]]) -> Vec<Vec<Duration>> {
+    let mut times = vec![Vec::with_capacity(ROUNDS); commands.len()];
+    // The thread's own root, as its mounts are: no other program stands between it and what is timed.
+    let outside = File::open("/").unwrap();
+    chroot(&system.root()).unwrap();
+    for round in 0..=ROUNDS {
+        for (words, times) in commands.iter().zip(&mut times) {
+            for path in OUTPUT {
+                let _ = fs::remove_dir_all(path);
+                fs::create_dir_all(path).unwrap();
+            }
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).env_clear().envs(ENVIRONMENT);
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            let began = Instant::now();
+            let status = command.status().unwrap();
+            let time = began.elapsed();
+            assert!(status.success(), "{words:?}: {status}");
+            // The first round reads the programs from the disk.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    fchdir(outside).unwrap();
+    chroot(".").unwrap();
+    times
+}
+
+fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
+    values.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    values[values.len() / 2]
+}
+
+fn ratios(ours: &[Duration], theirs: &[Duration]) -> Vec<f64> {
+    ours.iter()
+        .zip(theirs)
+        .map(|(a, b)| a.as_secs_f64() / b.as_secs_f64())
+        .collect()
+}
+
+/// How many mounts, and how many lines of fstab.
+const SIZES: [u64; 4] = [10, 100, 1_000, 10_000];
+
+/// How the instructions grow with what there is to read.
+pub fn growth() {
+    println!(
+        "\n{:<44}{:>14}{:>14}{:>14}{:>14}",
+        "instructions with more", 10, 100, "1 000", "10 000"
+    );
+    // Its last size alone would take minutes.
+    row("findmnt, mounts", &SIZES[..3], |size| {
+        with_mounts(size, |system| instructions(system, &[FINDMNT]))
+    });
+    row("usr-policy verify, mounts", &SIZES, |size| {
+        with_mounts(size, |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy-generator, lines of fstab", &SIZES, |size| {
+        with_lines(size, |system| instructions_of_generator(system, GENERATOR))
+    });
+    row("systemd-fstab-generator, lines of fstab", &SIZES, |size| {
+        with_lines(size, |system| {
+            instructions_of_generator(system, FSTAB_GENERATOR)
+        })
+    });
+    row("usr-policy verify, lines of fstab", &SIZES, |size| {
+        with_lines(size, |system| instructions(system, &VERIFY))
+    });
+    println!(
+        "below each number: its exponent, with what a run costs anyway taken off; 1 is linear"
+    );
+}
+
+fn row(name: &str, sizes: &[u64], cost: impl Fn(u64) -> u64) {
+    let anyway = cost(0);
+    let costs = sizes
+        .iter()
+        .map(|size| cost(*size).saturating_sub(anyway).max(1));
+    let costs: Vec<u64> = costs.collect();
+    let (mut numbers, mut exponents) = (String::new(), format!("{:<58}", ""));
+    for (index, cost) in costs.iter().enumerate() {
+        let _ = write!(numbers, "{:>14}", cost + anyway);
+        if let Some(before) = index.checked_sub(1) {
+            let _ = write!(exponents, "{:>14.2}", exponent(costs[before], *cost));
+        }
+    }
+    println!("{name:<44}{numbers}\n{exponents}");
+}
+
+/// Of what costs that much more where there is ten times as much to do.
+#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn exponent(before: u64, after: u64) -> f64 {
+    (after as f64 / before as f64).log10()
+}
+
+fn with_mounts(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+    System::with(STRICT, |system| {
+        boot(system);
+        for number in 0..count {
+            let path = system.path(&format!("/var/lib/many/{number}"));
+            fs::create_dir_all(&path).unwrap();
+            let none = MsFlags::empty();
+            mount(Some("many"), &path, Some("tmpfs"), none, Some("size=4k")).unwrap();
+        }
+        cost(system)
+    })
+}
+
+fn with_lines(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+    System::with(STRICT, |system| {
+        boot(system);
+        let lines = (0..count)
+            .map(|number| format!("LABEL=disk{number} /srv/many/{number} ext4 rw,nofail 0 2\n"));
+        let text = lines.fold(ROOT_LINE.to_owned(), |text, line| text + &line);
+        system.write("/etc/fstab", &text);
+        cost(system)
+    })
+}
