@@ -28,6 +28,7 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
 use usr_policy_system::state;
 
+use crate::contents::are_same;
 use crate::observe_hidden::Depth;
 use crate::observe_sysext::observe_sysext;
 use crate::observe_system::observe_system;
@@ -141,12 +142,11 @@ fn caller() -> Caller {
 }
 
 fn pre_init(root: &Root) -> PreInit {
-    // What cannot be read is no proof of anything.
-    let read = |path| root.read(path).ok().flatten();
-    match (read(PRE_INIT), read(BOOT_PROGRAM)) {
-        (Some(copy), Some(installed)) if copy == installed => PreInit::Installed,
-        (Some(_), Some(_)) => PreInit::Different,
-        _ => PreInit::Missing,
+    match are_same(root, [PRE_INIT, BOOT_PROGRAM]) {
+        Some(true) => PreInit::Installed,
+        Some(false) => PreInit::Different,
+        // What cannot be read is no proof of anything.
+        None => PreInit::Missing,
     }
 }
 
