@@ -29,6 +29,11 @@ impl Boots {
         }
     }
 
+    /// The cache, and the tree that `make install` has made.
+    pub fn materials(&self) -> (&Cache, Option<&Path>) {
+        (&self.cache, self.stage.as_deref())
+    }
+
     /// Where the logs and records of a case are kept.
     pub fn results(&self, case: &Case) -> PathBuf {
         self.cache.dir().join("results").join(case.name)
@@ -101,6 +106,7 @@ impl Boots {
         let boot = Boot {
             made: &made,
             words: case.words,
+            firmware: None,
             dir: &dir,
             proof: (!ends_in_the_initramfs(case)).then_some("journal.out"),
         };

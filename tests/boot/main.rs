@@ -5,6 +5,7 @@ mod boots;
 mod case;
 mod cases;
 mod checks;
+mod counting;
 mod guest;
 mod halves;
 mod journal;
@@ -87,6 +88,7 @@ fn run() -> Result<Conclusion> {
             .map(|case| {
                 Trial::test(case.name, || Ok(())).with_ignored_flag(left_out.contains(&case.name))
             })
+            .chain([Trial::test(counting::NAME, || Ok(())).with_ignored_flag(true)])
             .chain(without_source())
             .collect();
         return Ok(libtest_mimic::run(&arguments, trials));
@@ -132,6 +134,17 @@ fn run() -> Result<Conclusion> {
             });
             trial.with_ignored_flag(is_left_out)
         })
+        .chain([{
+            let (boots, passed) = (Arc::clone(&boots), Arc::clone(&passed));
+            let trial = Trial::test(counting::NAME, move || {
+                let (cache, stage) = boots.materials();
+                let judged = counting::run(cache, stage);
+                let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
+                passed.insert(counting::NAME.to_owned(), judged.is_ok());
+                judged.map_err(Failed::from)
+            });
+            trial.with_ignored_flag(!of_matrix)
+        }])
         .chain(without_source())
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -204,9 +217,8 @@ fn forget_old(cache: &Cache, cases: &[Case], stage: Option<&Path>) -> Result<()>
     }
     let _turn = cache.turn()?;
     Suite::forget_old(cache)?;
-    image::keep_only(
-        cache,
-        &cases.iter().map(|case| &case.image).collect::<Vec<_>>(),
-        stage,
-    )
+    let counted = counting::image()?;
+    let mut images: Vec<_> = cases.iter().map(|case| &case.image).collect();
+    images.push(&counted);
+    image::keep_only(cache, &images, stage)
 }

@@ -11,6 +11,7 @@ use usr_policy_tests::machine::key::Key;
 use usr_policy_tests::machine::{At, Result};
 
 use crate::case::Case;
+use crate::counting;
 use crate::nfs;
 
 /// A cell.
@@ -133,6 +134,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", OWN, "no initramfs, pre-init, OpenRC"], Late, Matrix, "trixie-openrc-closes-usr-late-where-fstab-says-rw-and-verify-says-so"),
     cell(["trixie", OWN, "no initramfs, pre-init, OpenRC without our script"], Refused("nobody would lock the database"), Matrix, "trixie-openrc-without-our-script-leaves-usr-writable-and-verify-says-so"),
     cell(["trixie", "/usr on its own partition, fstab ro", "no initramfs, pre-init, OpenRC"], Holds, Matrix, "trixie-openrc-leaves-usr-read-only-since-pre-init-where-fstab-says-ro"),
+    cell(["trixie", "/usr in the root, entries that are counted", "systemd-boot, dracut"], Holds, Matrix, counting::NAME),
     cell(["bookworm", IN_ROOT, "dracut"], Holds, Check, "bookworm-dracut-strict-holds-from-before-switch-root-to-shutdown"),
     cell(["bookworm", DAY, "dracut"], Holds, Matrix, "bookworm-dracut-strict-the-database-is-locked-and-unlocked-as-the-table-says"),
     cell(["bookworm", OWN, "dracut"], Holds, Matrix, "bookworm-dracut-usr-on-its-own-partition-is-never-writable-though-fstab-says-rw"),

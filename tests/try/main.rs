@@ -183,6 +183,7 @@ fn show(screen: &Screen, made: &Made, scene: &Scene, logs: &Path) -> Result<usiz
     let boot = Boot {
         made,
         words: scene.words,
+        firmware: None,
         dir: logs,
         proof: Some(JOURNAL),
     };

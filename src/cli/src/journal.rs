@@ -42,25 +42,22 @@ pub(crate) fn record(headline: &str, report: &Report) -> Record {
         Some(_) => WARNING,
         None => INFO,
     };
-    let mut message = format!("{}: {headline}", report.mode);
+    let mut lines = vec![format!("{}: {headline}", report.mode)];
     let mut fields = Vec::new();
     let mut room = ROOM;
     for (number, (name, finding)) in told.iter().enumerate() {
         let (line, value) = (line(finding), value(finding));
         let Some(rest) = room.checked_sub(line.len() + value.len()) else {
-            message.push_str(&format!(
-                "\nand {} more: run usr-policy verify",
-                told.len() - number
-            ));
+            let more = told.len() - number;
+            lines.push(format!("and {more} more: run usr-policy verify"));
             break;
         };
         room = rest;
-        message.push('\n');
-        message.push_str(&line);
+        lines.push(line);
         fields.push((*name, value));
     }
     let mut record = vec![
-        ("MESSAGE", message),
+        ("MESSAGE", lines.join("\n")),
         ("MESSAGE_ID", MESSAGE_ID.to_owned()),
         ("PRIORITY", priority.to_owned()),
         ("SYSLOG_IDENTIFIER", "usr-policy".to_owned()),

@@ -9,6 +9,7 @@ use super::cache;
 use super::command::{self, tail};
 use super::disk;
 use super::error::{At, Error, Result};
+use super::firmware::Firmware;
 use super::image::Made;
 use super::neighbour::{Neighbour, Serves};
 use super::qemu::{Ended, Qemu};
@@ -27,6 +28,8 @@ pub struct Boot<'a> {
     pub made: &'a Made,
     /// More words on the kernel command line.
     pub words: &'a str,
+    /// What starts the kernel, where QEMU does not.
+    pub firmware: Option<&'a Firmware>,
     /// Where all of it is kept. What is there from an earlier boot is removed.
     pub dir: &'a Path,
     /// A file that the guest brings back if it has come to its end; `None` where it cannot come there, and the console is
@@ -79,6 +82,7 @@ impl Boot<'_> {
             words: self.words,
             console: &console,
             lines: &lines,
+            firmware: self.firmware,
             network: neighbour.as_ref().map(Neighbour::network),
         };
         let began = Instant::now();
@@ -90,6 +94,10 @@ impl Boot<'_> {
             let Some(fault) = fault_of_the_emulator(&console) else {
                 break;
             };
+            // Firmware has counted that boot already.
+            if self.firmware.is_some() {
+                break;
+            }
             if !repeated {
                 eprintln!("{}: {fault}; booting once more", console.display());
                 fs::copy(&console, file("console-of-the-first-try.log")).at(&console)?;

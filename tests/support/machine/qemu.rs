@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::base::ROOT_LABEL;
 use super::command::tail;
 use super::error::{At, Error, Result};
+use super::firmware::Firmware;
 use super::neighbour::{Network, words_of_the_client};
 use super::uml;
 
@@ -64,6 +65,8 @@ pub struct Qemu<'a> {
     pub console: &'a Path,
     /// What it writes to the second.
     pub lines: &'a Path,
+    /// What starts the kernel in the place of QEMU; the kernel, the initramfs and the words are on its own disk.
+    pub firmware: Option<&'a Firmware>,
     /// The network that it has, if any: `eth0`.
     pub network: Option<&'a Network>,
 }
@@ -107,6 +110,12 @@ impl Qemu<'_> {
     #[must_use]
     pub fn recipe(words: &str) -> String {
         format!("{PROCESSOR} {MEMORY} {WORDS} {words}")
+    }
+
+    /// The kernel command line of a machine with these words, and without a network.
+    #[must_use]
+    pub fn command_line(words: &str) -> String {
+        format!("root=LABEL={ROOT_LABEL} {} {WORDS} {words}", access(words))
     }
 
     /// Runs the machine until it stops.
@@ -181,22 +190,27 @@ impl Qemu<'_> {
             .args([
                 "-serial".to_owned(),
                 format!("file:{}", self.lines.display()),
-            ])
-            .arg("-kernel")
-            .arg(kernel)
-            .args(
-                self.initramfs
-                    .iter()
-                    .flat_map(|file| [Path::new("-initrd"), *file]),
-            )
-            .args([
-                "-append".to_owned(),
-                format!(
-                    "root=LABEL={ROOT_LABEL} {} {WORDS}{network} {}",
-                    access(self.words),
-                    self.words
-                ),
-            ])
+            ]);
+        match self.firmware {
+            Some(firmware) => {
+                command.args(firmware.arguments());
+            }
+            None => {
+                command
+                    .arg("-kernel")
+                    .arg(kernel)
+                    .args(
+                        self.initramfs
+                            .iter()
+                            .flat_map(|file| [Path::new("-initrd"), *file]),
+                    )
+                    .args([
+                        "-append".to_owned(),
+                        format!("{}{network}", Self::command_line(self.words)),
+                    ]);
+            }
+        }
+        command
             .stdin(Stdio::null())
             .stdout(file.try_clone().at(log)?)
             .stderr(file);

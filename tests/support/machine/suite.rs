@@ -113,6 +113,8 @@ pub enum Suite {
     OpenRc,
     /// The stable one with all that a client of NFS needs, and a server of it.
     Nfs,
+    /// The stable one with systemd-boot, and what counts its tries.
+    Efi,
 }
 
 /// A suite's tree, finished.
@@ -133,6 +135,7 @@ impl Display for Suite {
         match self {
             Self::OpenRc => f.write_str("openrc"),
             Self::Nfs => f.write_str("nfs"),
+            Self::Efi => f.write_str("efi"),
             _ => f.write_str(self.name()),
         }
     }
@@ -140,12 +143,13 @@ impl Display for Suite {
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Bookworm,
         Self::Trixie,
         Self::Forky,
         Self::OpenRc,
         Self::Nfs,
+        Self::Efi,
     ];
 
     /// The name that the archive knows.
@@ -153,7 +157,7 @@ impl Suite {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
-            Self::Trixie | Self::OpenRc | Self::Nfs => "trixie",
+            Self::Trixie | Self::OpenRc | Self::Nfs | Self::Efi => "trixie",
             Self::Forky => "forky",
         }
     }
@@ -179,6 +183,7 @@ impl Suite {
                 "nfs-common",
                 "nfs-kernel-server",
             ],
+            Self::Efi => &["systemd-boot", "systemd-boot-efi"],
         }
     }
 
