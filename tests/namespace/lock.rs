@@ -191,7 +191,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
             System::with(&format!("{STRICT} usrpolicy.lock=always"), |system| {
                 sync(system);
-                assert!(refused(system, &["unlock"]).contains("usrpolicy.lock=always"));
+                assert_eq!(
+                    refused(system, &["unlock"]),
+                    "usr-policy: unlock: usrpolicy.lock=always opens nothing by hand: only a maintenance window may, which this version does not have; boot with usrpolicy=off to change the system\n"
+                );
             });
             System::with(STRICT, |system| {
                 sync(system);

@@ -101,7 +101,7 @@ fn refusal(machine: &Machine, time: Option<Duration>) -> Result<Option<String>, 
     }
     if machine.plan.lock == Lock::Always {
         return Ok(Some(
-            "usrpolicy.lock=always opens nothing by hand; boot with usrpolicy=off to change the system".to_owned(),
+            "usrpolicy.lock=always opens nothing by hand: only a maintenance window may, which this version does not have; boot with usrpolicy=off to change the system".to_owned(),
         ));
     }
     if let Some(names) = merged(&machine.root)? {
