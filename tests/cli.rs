@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 /// The verbs of `usr-policy`; its own help must list these and no other.
-const VERBS: [&str; 5] = ["lock", "plan", "status", "unlock", "verify"];
+const VERBS: [&str; 6] = ["explain", "lock", "plan", "status", "unlock", "verify"];
 
 const TESTS: &[(&str, fn())] = &[
     ("help is printed where it is asked for, for each verb", help),
@@ -167,6 +167,10 @@ fn wrong_usage() {
         &["plan", "--root", "/", "--root", "/"],
         &["plan", "/"],
         &["help"],
+        &["plan", "--diff", "--root", "/"],
+        &["explain"],
+        &["explain", ""],
+        &["explain", "/usr", "/var"],
         &["status", "--for"],
         &["unlock", "--for"],
         &["unlock", "--for", "soon"],

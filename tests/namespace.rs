@@ -4,6 +4,8 @@
 mod apply;
 #[path = "namespace/beside.rs"]
 mod beside;
+#[path = "namespace/explain.rs"]
+mod explain;
 #[path = "namespace/follower.rs"]
 mod follower;
 #[path = "namespace/journal.rs"]
@@ -14,6 +16,8 @@ mod kills;
 mod layers;
 #[path = "namespace/lock.rs"]
 mod lock;
+#[path = "namespace/plan.rs"]
+mod plan;
 #[path = "namespace/sandboxes.rs"]
 mod sandboxes;
 #[path = "namespace/sync.rs"]
@@ -48,11 +52,13 @@ fn main() -> ExitCode {
     let kinds = [
         ("apply", apply::TESTS),
         ("beside", beside::TESTS),
+        ("explain", explain::TESTS),
         ("follower", follower::TESTS),
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
         ("lock", lock::TESTS),
+        ("plan", plan::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
         ("sysext", sysext::TESTS),

@@ -1,12 +1,12 @@
 //! The command line of `usr-policy`, in one definition.
+//!
+//! It names nothing else of this program: examples/pages.rs, which makes the manual page and the completions, takes it as it is.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::observe_hidden::Depth;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Read-only /usr from boot, a locked package database, and the truth about both.
 #[derive(Debug, Parser)]
@@ -44,13 +44,28 @@ pub(crate) enum Verb {
     /// Show what the generator writes and what the initramfs does
     ///
     /// Exit status: 0, or 1 if a word or a line of the configuration could not be understood, 2 wrong usage, 3 could not read.
+    /// With --diff 0 where there is no difference, 1 where there is one.
     Plan {
         /// Read configuration and fstab below this directory
-        #[arg(long, value_name = "DIR", default_value = "/")]
+        #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
         root: PathBuf,
         /// Take this for the kernel command line instead of the running kernel's
         #[arg(long, value_name = "TEXT")]
         cmdline: Option<OsString>,
+        /// Show only what differs from what the generator has written and from what is mounted
+        #[arg(long, conflicts_with = "root")]
+        diff: bool,
+    },
+    /// Tell why a path is as it is, what becomes of it at the next boot, and how to change it
+    ///
+    /// The mount, the rule and where that comes from, the extension and the package that it belongs to, and whether it can be
+    /// written. A path that does not exist is told of as if it were made.
+    ///
+    /// Exit status: 0 told, 2 wrong usage, 3 could not look.
+    Explain {
+        /// The path, absolute or from the current directory
+        #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        path: PathBuf,
     },
     /// Show what is closed, what is open, since when and why
     ///

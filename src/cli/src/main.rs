@@ -2,6 +2,7 @@
 
 mod arguments;
 mod contents;
+mod explain;
 mod guard;
 mod journal;
 mod lock;
@@ -29,7 +30,13 @@ use crate::arguments::{Arguments, Verb};
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Verify(how) => verify::run(&how),
-        Verb::Plan { root, cmdline } => plan::run(root, cmdline),
+        Verb::Plan {
+            root,
+            cmdline,
+            diff: false,
+        } => plan::run(root, cmdline),
+        Verb::Plan { cmdline, .. } => plan::difference(cmdline),
+        Verb::Explain { path } => explain::run(&path),
         Verb::Guard => guard::run(),
         Verb::Status => status::run(),
         Verb::Unlock { time } => unlock::run(time),

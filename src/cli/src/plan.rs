@@ -1,20 +1,34 @@
-//! `usr-policy plan`: byte for byte what the generator would write, then what the initramfs stages would do.
+//! `usr-policy plan`: byte for byte what the generator would write, then what the initramfs stages would do; with `--diff`, what
+//! of that is not so in the running system.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use usr_policy_plan::difference::{self, Running};
 use usr_policy_plan::plan::{FSTAB, Plan, Seen, Stage, Step};
-use usr_policy_plan::unit::{Entry, UnitTree, unit_tree};
+use usr_policy_plan::unit::{Directory, Entry, UnitTree, unit_tree};
+use usr_policy_plan::unit_name::TooLong;
+use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::installation;
 
-use crate::{Outcome, Shown};
+use crate::observe::observe;
+use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// The first directory that systemd gives its generators; a drop-in names a file in it.
 const NORMAL: &[u8] = b"/run/systemd/generator";
+
+/// The three directories of systemd's generators, in the running system. Source: systemd.generator(7).
+const RUNNING: [(Directory, &str); 3] = [
+    (Directory::Normal, "/run/systemd/generator"),
+    (Directory::Early, "/run/systemd/generator.early"),
+    (Directory::Late, "/run/systemd/generator.late"),
+];
 
 pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
     let cmdline = match cmdline {
@@ -26,9 +40,7 @@ pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
     let plan = Plan::new(&facts);
     let (tree, too_long) = unit_tree(&plan, NORMAL);
 
-    let mut complaints: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    complaints.extend(plan.problems.iter().map(ToString::to_string));
-    complaints.extend(too_long.iter().map(ToString::to_string));
+    let mut complaints = complaints(&plan, &failures, &too_long);
     let exit_code = u8::from(!complaints.is_empty());
     if plan.is_strict() {
         let bad_lines = plan.fstab_lines.iter();
@@ -52,12 +64,86 @@ pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
             complaints,
             exit_code,
         }),
-        Err(error) => Err(usr_policy_system::failure::Failure::new(
-            "plan",
-            "cannot be shown",
-            error,
-        )),
+        Err(error) => Err(Failure::new("plan", "cannot be shown", error)),
     }
+}
+
+/// What could not be read or understood, or cannot be written.
+fn complaints(plan: &Plan, failures: &[Failure], too_long: &[TooLong]) -> Vec<String> {
+    let failures = failures.iter().map(ToString::to_string);
+    let problems = plan.problems.iter().map(ToString::to_string);
+    failures
+        .chain(problems)
+        .chain(too_long.iter().map(ToString::to_string))
+        .collect()
+}
+
+/// What would change against the running system.
+pub(crate) fn difference(cmdline: Option<OsString>) -> Outcome {
+    if in_container() {
+        return Ok(Shown {
+            text: b"usr-policy: in a container: the generator writes nothing there\n".to_vec(),
+            complaints: Vec::new(),
+            exit_code: 0,
+        });
+    }
+    let root = Root::open("/")?;
+    let cmdline = match cmdline {
+        Some(text) => text.as_bytes().to_vec(),
+        None => running_cmdline(&root)?,
+    };
+    let (facts, failures) = gather(&root, &cmdline);
+    let plan = Plan::new(&facts);
+    let (tree, too_long) = unit_tree(&plan, NORMAL);
+    let running = running(&root)?;
+    let observed = observe(&plan)?;
+
+    let mut text = difference::units(&tree, &running);
+    text.extend(difference::mounts(&plan, &running, &observed));
+    let mut complaints = complaints(&plan, &failures, &too_long);
+    let is_different = !text.is_empty() || !complaints.is_empty();
+    let unseen = observed.blind.iter();
+    complaints
+        .extend(unseen.map(|blind| format!("{}: {}; {}", blind.subject, blind.what, blind.remedy)));
+    Ok(Shown {
+        text,
+        complaints,
+        exit_code: match (observed.blind.is_empty(), is_different) {
+            (false, _) => COULD_NOT_TELL,
+            (true, is_different) => u8::from(is_different),
+        },
+    })
+}
+
+/// What generators have written; ours wrote a part of it.
+fn running(root: &Root) -> Result<Running, Failure> {
+    let mut running = Running::new();
+    for (directory, path) in RUNNING {
+        let mut rest = vec![String::new()];
+        while let Some(below) = rest.pop() {
+            for name in root.names(&format!("{path}/{below}"))? {
+                // A name that is no text is none of a unit.
+                let Some(name) = name.to_str() else {
+                    continue;
+                };
+                let name = format!("{below}{name}");
+                let whole = format!("{path}/{name}");
+                let fail = |error| Failure::new(&whole, "cannot be looked at", error);
+                let metadata = fs::symlink_metadata(&whole).map_err(fail)?;
+                let entry = if metadata.is_symlink() {
+                    let target = fs::read_link(&whole).map_err(fail)?;
+                    Entry::Link(target.display().to_string())
+                } else if metadata.is_dir() {
+                    rest.push(format!("{name}/"));
+                    continue;
+                } else {
+                    Entry::File(root.read(&whole)?.unwrap_or_default())
+                };
+                running.insert((directory, name), entry);
+            }
+        }
+    }
+    Ok(running)
 }
 
 fn show(out: &mut impl Write, tree: &UnitTree, steps: &[(Stage, Step)]) -> io::Result<()> {

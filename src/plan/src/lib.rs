@@ -16,6 +16,8 @@ extern crate std;
 
 pub mod cmdline;
 pub mod config;
+pub mod difference;
+pub mod explain;
 pub mod fstab;
 pub mod lock;
 pub mod mount_index;

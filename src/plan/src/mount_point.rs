@@ -35,10 +35,10 @@ impl MountPoint {
         Self::seen(path)
     }
 
-    /// The same of a path in a mount table, where something may be mounted on any directory: a newline is allowed.
+    /// The same of a path that is there already, such as one in a mount table: a newline is allowed.
     ///
     /// # Errors
-    /// As [`MountPoint::new`] has them.
+    /// [`NotAMountPoint`], whose `Display` says what to write instead.
     pub fn seen(path: &[u8]) -> Result<Self, NotAMountPoint> {
         if path.first() != Some(&b'/') {
             return Err(NotAMountPoint::NotAbsolute);
