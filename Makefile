@@ -8,6 +8,8 @@ INSTALL ?= install
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Where `build` leaves the programs: root, who installs them, may have no Rust.
 BUILT := $(TARGET_DIR)/built
+# Where it leaves the manual page and the completions that are made from the definition of the command line.
+PAGES := $(TARGET_DIR)/pages
 # The tree that the tests boot, and the only thing of ours that they boot.
 STAGE := $(TARGET_DIR)/stage
 
@@ -23,6 +25,10 @@ dracutdir = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d
 initcpiodir = $(DESTDIR)$(PREFIX)/lib/initcpio
 sharedir = $(DESTDIR)$(PREFIX)/share/usr-policy
 hookdir = $(DESTDIR)$(PREFIX)/share/libalpm/hooks
+mandir = $(DESTDIR)$(PREFIX)/share/man
+bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zshdir = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak bench boot boots try fmt requirements requirements-boot clean try-announcement
 
@@ -30,6 +36,7 @@ all: build
 
 build:
 	$(CARGO) build --release --locked
+	$(CARGO) run --quiet --release --locked --package usr-policy --example pages -- $(PAGES)
 	ln -sfn "$$(rustc --print host-tuple)/release" $(BUILT)
 
 # Refuses a boot program that needs a loader: an initramfs may hold none, and a root without its /usr has none.
@@ -41,7 +48,12 @@ static:
 install: static
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy-generator $(libexecdir)/usr-policy-generator
 	$(INSTALL) -Dm755 $(BUILT)/usr-policy $(DESTDIR)$(PREFIX)/bin/usr-policy
-	$(INSTALL) -Dm644 man/usr-policy.7 $(DESTDIR)$(PREFIX)/share/man/man7/usr-policy.7
+	$(INSTALL) -Dm644 -t $(mandir)/man5 man/usr-policy.conf.5
+	$(INSTALL) -Dm644 -t $(mandir)/man7 man/usr-policy.7
+	$(INSTALL) -Dm644 -t $(mandir)/man8 man/usr-policy-generator.8 $(PAGES)/usr-policy.8
+	$(INSTALL) -Dm644 $(PAGES)/usr-policy.bash $(bashdir)/usr-policy
+	$(INSTALL) -Dm644 -t $(zshdir) $(PAGES)/_usr-policy
+	$(INSTALL) -Dm644 -t $(fishdir) $(PAGES)/usr-policy.fish
 	$(INSTALL) -Dm644 -t $(sharedir) share/verify.schema.json
 	$(INSTALL) -Dm644 -t $(hookdir) pacman/00-usr-policy-guard.hook
 	$(INSTALL) -d $(generatordir)
@@ -82,7 +94,7 @@ check-quick: requirements stage
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --lib --bin try
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test states --test preinit --test program --test cli
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test states --test preinit --test program --test cli --test manual
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test pacman -- --exact 'the page about pacman says what tests/pacman.tsv does'
 
 # The real pacmans in every state of the lock, in the systems that the boots are made of; about half a minute once they are there.

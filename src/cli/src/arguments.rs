@@ -120,19 +120,10 @@ pub(crate) struct Verify {
     pub(crate) journal: bool,
     /// Walk through what is hidden beneath each tmpfs, and say how much it is
     #[arg(long)]
-    deep: bool,
+    pub(crate) deep: bool,
 }
 
 impl Verify {
-    /// How far it is looked.
-    pub(crate) fn depth(&self) -> Depth {
-        if self.deep {
-            Depth::Deep
-        } else {
-            Depth::Shallow
-        }
-    }
-
     /// The form that was asked for, by either option.
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }

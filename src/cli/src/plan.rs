@@ -18,6 +18,7 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::installation;
 
 use crate::observe::observe;
+use crate::observe_hidden::Depth;
 use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// The first directory that systemd gives its generators; a drop-in names a file in it.
@@ -96,7 +97,7 @@ pub(crate) fn difference(cmdline: Option<OsString>) -> Outcome {
     let plan = Plan::new(&facts);
     let (tree, too_long) = unit_tree(&plan, NORMAL);
     let running = running(&root)?;
-    let observed = observe(&plan)?;
+    let observed = observe(&plan, Depth::Shallow)?;
 
     let mut text = difference::units(&tree, &running);
     text.extend(difference::mounts(&plan, &running, &observed));

@@ -30,7 +30,12 @@ use text::Detail;
 
 pub(crate) fn run(how: &Verify) -> Outcome {
     let mut complaints = Vec::new();
-    let verified = match verified(how.depth()) {
+    let depth = if how.deep {
+        Depth::Deep
+    } else {
+        Depth::Shallow
+    };
+    let verified = match verified(depth) {
         Ok(verified) => verified,
         Err(failure) if how.format() == Format::Text => return Err(failure),
         // A program that reads an object or metrics learns it from them; an empty file would be no news at all.
