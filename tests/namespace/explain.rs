@@ -220,6 +220,13 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 "extension",
                 "may be shipped by picture (/run/extensions/picture.raw), into which this does not look; else it is of the base",
             );
+                // Of several versions systemd picks one, and does not say which.
+                fs::create_dir(system.path("/etc/extensions/picture.raw.v")).unwrap();
+                Told::of(system, "/usr/bin/mount").says(
+                "extension",
+                "may be shipped by picture (/etc/extensions/picture.raw.v), into which this does not look; else it is of the base",
+            );
+                fs::remove_dir(system.path("/etc/extensions/picture.raw.v")).unwrap();
                 fs::remove_file(system.path("/run/extensions/picture.raw")).unwrap();
                 Told::of(system, "/usr/bin/mount").says(
                 "extension",
