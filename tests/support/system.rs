@@ -421,7 +421,10 @@ impl System {
     /// Where one has.
     pub fn pretend_to_follow(&self) {
         fs::create_dir_all(self.path("/run/usr-policy")).unwrap();
-        let file = File::create(self.path("/run/usr-policy/following")).unwrap();
+        let path = self.path("/run/usr-policy/following");
+        fs::write(&path, "").unwrap();
+        // For reading: what is open for writing keeps /run from becoming read-only.
+        let file = File::open(path).unwrap();
         file.try_lock().unwrap();
         std::mem::forget(file);
     }

@@ -132,7 +132,9 @@ fn processes(ways: &Ways) -> (Vec<Process>, bool) {
     );
     let mut found = Vec::new();
     let mut has_unseen = seen.is_empty();
-    for (pid, process) in numbered() {
+    let own = std::process::id();
+    // What only this process can do is over with it.
+    for (pid, process) in numbered().into_iter().filter(|(pid, _)| *pid != own) {
         let namespace = match namespace(&process) {
             Ok(namespace) => namespace.into_os_string(),
             Err(ErrorKind::PermissionDenied) => {
