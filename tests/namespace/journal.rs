@@ -249,5 +249,14 @@ fn is_change(line: &str) -> bool {
         .iter()
         .any(|flag| arguments.contains(flag));
     let is_another_program = name == "execve" && arguments.contains(" = 0");
+    // A mount of its own that is attached nowhere, to look beneath another one; nothing ever attaches it.
+    let is_own_mount = name == "open_tree" && arguments.contains("OPEN_TREE_CLONE")
+        || name == "mount_setattr"
+            && arguments.contains("AT_EMPTY_PATH, {attr_set=MOUNT_ATTR_RDONLY,");
+    // Whether a follower has its file locked.
+    let is_question = name == "flock" && arguments.contains("LOCK_SH|LOCK_NB");
+    if is_own_mount || is_question {
+        return false;
+    }
     !is_own_output && (!LOOKS.contains(&name) || opens_for_writing || is_another_program)
 }

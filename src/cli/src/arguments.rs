@@ -96,7 +96,10 @@ pub(crate) enum Verb {
 /// How a verdict is shown: what is in the group `form` goes by itself.
 #[derive(Debug, Args)]
 #[group(skip)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(crate) struct Verify {
     /// Print only what is broken or could not be told; nothing where that is nothing
     #[arg(short, long, group = "form")]

@@ -30,7 +30,7 @@ const INFO: &str = "6";
 /// The fields of a record, in order. A name may come more than once.
 pub(crate) struct Record(Vec<(&'static str, String)>);
 
-/// Puts a report into a record; `headline` is what it comes to.
+/// Puts a report into a record, in its order: the worst comes first; `headline` is what it comes to.
 pub(crate) fn record(headline: &str, report: &Report) -> Record {
     let told: Vec<_> = report
         .findings
@@ -173,9 +173,6 @@ mod tests {
     #[test]
     fn the_worst_comes_first_and_the_length_stands_before_what_has_more_than_one_line() {
         let report = report(vec![
-            finding(Verdict::Warning, Topic::NextBoot, "/etc/fstab:3", "rw", ""),
-            finding(Verdict::Holds, Topic::Memory, "/var/tmp", "tmpfs", ""),
-            finding(Verdict::Unknown, Topic::Witness, "/etc", "unseen", ""),
             finding(
                 Verdict::Broken,
                 Topic::Usr,
@@ -183,6 +180,9 @@ mod tests {
                 "writable",
                 "usr-policy lock",
             ),
+            finding(Verdict::Unknown, Topic::Witness, "/etc", "unseen", ""),
+            finding(Verdict::Warning, Topic::NextBoot, "/etc/fstab:3", "rw", ""),
+            finding(Verdict::Holds, Topic::Memory, "/var/tmp", "tmpfs", ""),
         ]);
         let message = "strict: Bad.\nBROKEN: /usr: writable; usr-policy lock\nunknown: /etc: unseen\n\
                        warning: /etc/fstab:3: rw";

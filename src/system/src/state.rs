@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Whoever has this file locked follows merges.
 const FOLLOWING: &str = "/run/usr-policy/following";
 
+/// How often it is tried while somebody asks: a second.
+const ASKED: u32 = 100;
+
 /// Says that this process follows merges, for as long as it lives.
 ///
 /// # Errors
@@ -35,8 +38,15 @@ pub fn follow() -> Result<File, Failure> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true);
     let file = options.open(FOLLOWING).map_err(fail)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| fail(error.into()))?;
-    Ok(file)
+    // Whoever only asks has it for a moment.
+    for _ in 0..ASKED {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::AGAIN | Errno::INTR) => sleep(PAUSE),
+            Err(error) => return Err(fail(error.into())),
+        }
+    }
+    Err(fail(Errno::AGAIN.into()))
 }
 
 /// Whether somebody follows merges; `None` where that cannot be told.
