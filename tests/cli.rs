@@ -4,24 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 
-use libtest_mimic::{Arguments, Trial};
 use usr_policy_plan::config;
 use usr_policy_plan::mount_point::NotAMountPoint;
 use usr_policy_plan::policy::{Complaint, Refusal};
 use usr_policy_tests::golden::{Case, chroot, shown_bytes};
 use usr_policy_tests::privilege::become_root;
 use usr_policy_tests::product;
+use usr_policy_tests::trials;
 
 fn main() -> ExitCode {
     become_root();
-    let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|(name, test)| {
-        Trial::test(*name, || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trials::run(TESTS)
 }
 
 /// The verbs of `usr-policy`; its own help must list these and no other.

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
-use libtest_mimic::{Arguments, Trial};
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::{self, ConfigFile};
 use usr_policy_plan::lock::{Extensions, Manual, SETTLED, State};
@@ -16,17 +15,11 @@ use usr_policy_plan::unit::unit_tree;
 use usr_policy_tests::golden::{Case, cases, chroot};
 use usr_policy_tests::privilege::become_root;
 use usr_policy_tests::product;
+use usr_policy_tests::trials;
 
 fn main() -> ExitCode {
     become_root();
-    let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|(name, test)| {
-        Trial::test(*name, || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trials::run(TESTS)
 }
 
 const TESTS: &[(&str, fn())] = &[

@@ -8,21 +8,14 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
 use usr_policy_tests::privilege::{become_root, bind, in_own_mounts, tmpfs};
 use usr_policy_tests::product;
 use usr_policy_tests::system::Scratch;
+use usr_policy_tests::trials;
 
 fn main() -> ExitCode {
     become_root();
-    let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|(name, test)| {
-        Trial::test(*name, || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trials::run(TESTS)
 }
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -5,24 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::{Arguments, Trial};
 use usr_policy_tests::cost::{EMPTY, empty_program, instructions_of_generator};
 use usr_policy_tests::machine::namespace::become_root;
 use usr_policy_tests::product;
 use usr_policy_tests::system::{GENERATOR, Installed, System};
+use usr_policy_tests::trials;
 
 fn main() -> ExitCode {
     // The root of a user namespace may not take this machine's root for a layer of an overlay: mounts below it are locked.
     become_root(&["USR_POLICY_STAGE", "CARGO", "HOME", "PATH"]).unwrap();
     let _installed = Installed::new();
-    let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|(name, test)| {
-        Trial::test(*name, || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trials::run(TESTS)
 }
 
 const TESTS: &[(&str, fn())] = &[

@@ -7,4 +7,5 @@ pub mod prepare;
 pub mod privilege;
 pub mod product;
 pub mod system;
+pub mod trials;
 pub mod verdict;

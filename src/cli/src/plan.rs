@@ -17,8 +17,8 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::installation;
 
+use crate::observe::hidden::Depth;
 use crate::observe::observe;
-use crate::observe_hidden::Depth;
 use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// The first directory that systemd gives its generators; a drop-in names a file in it.

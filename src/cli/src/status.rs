@@ -12,8 +12,8 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
 use crate::machine::{Machine, merged};
+use crate::observe::hidden::Depth;
 use crate::observe::observe;
-use crate::observe_hidden::Depth;
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {

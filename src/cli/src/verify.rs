@@ -22,8 +22,8 @@ use usr_policy_system::root::Root;
 
 use crate::arguments::{Format, Verify};
 use crate::journal::record;
+use crate::observe::hidden::Depth;
 use crate::observe::observe;
-use crate::observe_hidden::Depth;
 use crate::terminal::Page;
 use crate::{Outcome, Shown};
 use text::Detail;

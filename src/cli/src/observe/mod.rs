@@ -1,7 +1,11 @@
 //! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing, not even a time stamp.
 
+pub(crate) mod hidden;
 mod layers;
+mod sysext;
+mod system;
 mod undoers;
+mod units;
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -29,9 +33,9 @@ use usr_policy_system::seen::mount_of;
 use usr_policy_system::state;
 
 use crate::contents::are_same;
-use crate::observe_hidden::Depth;
-use crate::observe_sysext::observe_sysext;
-use crate::observe_system::observe_system;
+use hidden::Depth;
+use sysext::observe_sysext;
+use system::observe_system;
 
 /// The mount table of PID 1.
 const TABLE: &str = "/proc/1/mountinfo";

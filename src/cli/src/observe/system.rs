@@ -13,9 +13,9 @@ use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::is_program;
 
+use crate::observe::hidden::{Depth, beneath};
 use crate::observe::look;
-use crate::observe_hidden::{Depth, beneath};
-use crate::observe_units::{drop_ins, observe_units};
+use crate::observe::units::{drop_ins, observe_units};
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
 const GENERATORS: [&str; 4] = [

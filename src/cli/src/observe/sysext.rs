@@ -9,7 +9,7 @@ use usr_policy_plan::verify::{Access, Content, Extension, SearchDirectory, Sysex
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
-use crate::observe_units::drop_ins;
+use crate::observe::units::drop_ins;
 
 /// Where extensions are looked for, the first name wins; in the last two by v252 and v253 only.
 /// Source: systemd-sysext(8); systemd src/shared/discover-image.c (`image_search_path`).
