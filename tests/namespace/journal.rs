@@ -188,6 +188,7 @@ const LOOKS: &[&str] = &[
     "close",
     "dup",
     "execve",
+    "exit",
     "exit_group",
     "faccessat",
     "faccessat2",
@@ -255,7 +256,9 @@ fn is_change(line: &str) -> bool {
             && arguments.contains("AT_EMPTY_PATH, {attr_set=MOUNT_ATTR_RDONLY,");
     // Whether a follower has its file locked.
     let is_question = name == "flock" && arguments.contains("LOCK_SH|LOCK_NB");
-    if is_own_mount || is_question {
+    // A thread is no process, and asks what may not answer.
+    let is_thread = name.starts_with("clone") && arguments.contains("CLONE_THREAD");
+    if is_own_mount || is_question || is_thread {
         return false;
     }
     !is_own_output && (!LOOKS.contains(&name) || opens_for_writing || is_another_program)

@@ -1,8 +1,9 @@
 //! What verify says, beside what a write says.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use usr_policy_tests::prepare::{CACHE, VAR_TMP};
 pub(crate) use usr_policy_tests::prepare::{close as closed, in_memory as mount_tmpfs};
@@ -140,6 +141,13 @@ impl Report {
     }
 }
 
+/// The tmpfs that an unlock has lifted.
+fn in_memory_again(system: &System) {
+    if system.mounts_at("/var/cache/pacman").is_empty() {
+        mount_tmpfs(system, "/var/cache/pacman", CACHE);
+    }
+}
+
 /// A system that was closed, with a change that must be noticed: the same without it holds.
 pub(crate) fn changed(
     change: impl FnOnce(&System) + Send,
@@ -248,6 +256,157 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 let report = Report::of(system);
                 report.exits(0);
                 report.says(DATABASE, "holds", "locked");
+            });
+        },
+    ),
+    (
+        "who was in a directory before it was closed is named",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                assert_eq!(system.program(&["unlock"]).0, 0);
+                let mut command =
+                    system.command(&["sh", "-c", "cd /usr/lib && echo; read end; touch made"]);
+                let mut shell = command
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut line = String::new();
+                BufReader::new(shell.stdout.take().unwrap())
+                    .read_line(&mut line)
+                    .unwrap();
+                assert_eq!(system.program(&["lock"]).0, 0);
+                in_memory_again(system);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says(
+                    "/usr",
+                    "warning",
+                    "(sh) has its working directory in it since before it was closed",
+                );
+                // And so it is.
+                drop(shell.stdin.take());
+                shell.wait().unwrap();
+                assert_eq!(system.program(&["unlock"]).0, 0);
+                assert!(system.path("/usr/lib/made").exists());
+            });
+        },
+    ),
+    (
+        "a chroot with a policy of its own is told of the machine, not of itself",
+        || {
+            changed(
+                |system| {
+                    let other = system.path("/srv/other");
+                    fs::create_dir_all(other.join("proc")).unwrap();
+                    fs::create_dir_all(other.join("usr/bin")).unwrap();
+                    fs::create_dir_all(other.join("etc")).unwrap();
+                    fs::write(other.join("etc/usr-policy.conf"), "[Policy]\nMode=off\n").unwrap();
+                    fs::copy(
+                        system.path("/usr/bin/usr-policy"),
+                        other.join("usr/bin/usr-policy"),
+                    )
+                    .unwrap();
+                    system.does(&["mount", "--rbind", "/proc", "/srv/other/proc"]);
+                    system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                },
+                |system, report| {
+                    report.exits(1);
+                    let mut command =
+                        system.command(&["chroot", "/srv/other", "/usr/bin/usr-policy", "verify"]);
+                    assert_eq!(command.output().unwrap().status.code(), Some(1));
+                },
+            );
+        },
+    ),
+    (
+        "a record that cannot be read is told beside what is known, and takes nothing back",
+        || {
+            changed(
+                |system| {
+                    let state = system.path("/run/usr-policy/state/lock");
+                    fs::create_dir_all(state.parent().unwrap()).unwrap();
+                    let _ = fs::remove_file(&state);
+                    symlink("lock", &state).unwrap();
+                },
+                |system, report| {
+                    report.exits(3);
+                    report.says(
+                        "/run/usr-policy/state/lock",
+                        "unknown",
+                        "Too many levels of symbolic links",
+                    );
+                    report.says("/usr", "holds", "read-only");
+                    system.does(&["mount", "-o", "remount,bind,rw", "/usr"]);
+                    Report::of(system).exits(1);
+                },
+            );
+        },
+    ),
+    (
+        "an extension on a file system that does not answer does not hold the verdict",
+        || {
+            if !std::path::Path::new("/dev/fuse").exists() {
+                eprintln!("namespace: no /dev/fuse: nothing here that does not answer");
+                return;
+            }
+            changed(
+                |system| {
+                    // Mounted by nobody who would answer: the first look at it waits.
+                    let hung = system.path("/run/hung");
+                    fs::create_dir_all(&hung).unwrap();
+                    fs::create_dir_all(system.path("/run/extensions")).unwrap();
+                    let fuse = fs::OpenOptions::new()
+                        .read(true)
+                        .write(true)
+                        .open("/dev/fuse")
+                        .unwrap();
+                    let options = format!(
+                        "fd={},rootmode=40000,user_id=0,group_id=0",
+                        std::os::fd::AsRawFd::as_raw_fd(&fuse)
+                    );
+                    nix::mount::mount(
+                        Some("hung"),
+                        &hung,
+                        Some("fuse"),
+                        nix::mount::MsFlags::empty(),
+                        Some(options.as_str()),
+                    )
+                    .unwrap();
+                    std::mem::forget(fuse);
+                    symlink("/run/hung/x", system.path("/run/extensions/x")).unwrap();
+                },
+                |system, _| {
+                    let (exit, text, _) = system.program(&["verify"]);
+                    assert_eq!(exit, 0, "{text}");
+                    assert!(
+                        text.contains("a file system that one of them lies on does not answer"),
+                        "{text}"
+                    );
+                    nix::mount::umount2(
+                        &system.path("/run/hung"),
+                        nix::mount::MntFlags::MNT_FORCE | nix::mount::MntFlags::MNT_DETACH,
+                    )
+                    .unwrap();
+                },
+            );
+        },
+    ),
+    (
+        "a path of ones own with a writable mount in it is a warning",
+        || {
+            System::with(&format!("{STRICT} usrpolicy.path=/var/own:ro"), |system| {
+                fs::create_dir_all(system.path("/var/own/up")).unwrap();
+                closed(system);
+                system.does(&["mount", "--bind", "-o", "ro", "/var/own", "/var/own"]);
+                system.does(&["mount", "-o", "remount,bind,ro", "/var/own"]);
+                tmpfs(&system.path("/var/own/up"), "");
+                Report::of(system).says(
+                    "/var/own",
+                    "warning",
+                    "/var/own/up is a writable mount of its own below it",
+                );
             });
         },
     ),

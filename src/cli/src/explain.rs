@@ -24,6 +24,8 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::{has_mounts_of_pid_1, mount_of, mount_table};
 use usr_policy_system::state;
 
+use usr_policy_plan::text::Shown as Escaped;
+
 use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// As many links as the kernel follows. Source: path_resolution(7).
@@ -54,7 +56,7 @@ pub(crate) fn run(path: &Path) -> Outcome {
     let mut text = String::new();
     for Line { key, what } in explain(&facts, &plan, &looked) {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{key:10}  {what}");
+        let _ = writeln!(text, "{key:10}  {}", Escaped(what.as_bytes()));
     }
     Ok(Shown {
         text: text.into_bytes(),
@@ -251,9 +253,12 @@ fn extensions(root: &Root, merged: &[String], path: &Path) -> Result<Vec<Extensi
             name,
             ships,
         });
-    Ok(all
+    let mut told: Vec<Extension> = all
         .filter(|extension| extension.is_merged || extension.ships == Ships::Yes)
-        .collect())
+        .collect();
+    // As they are merged: of two that ship a file the later one counts, and systemd compares versions, not letters.
+    told.sort_by_key(|extension| merged.iter().position(|name| *name == extension.name));
+    Ok(told)
 }
 
 fn ships(tree: &Path, path: &Path) -> Ships {

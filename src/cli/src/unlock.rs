@@ -94,7 +94,7 @@ fn open(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
 
 /// Why nothing may be opened.
 fn refusal(machine: &Machine, time: Option<Duration>) -> Result<Option<String>, Failure> {
-    if time.is_some() && state::is_followed() == Some(false) {
+    if time.is_some() && state::is_followed(&machine.root) == Some(false) {
         return Ok(Some(format!(
             "--for is over only where {FOLLOW_SERVICE} runs, and it does not; systemctl start it, or unlock without --for"
         )));

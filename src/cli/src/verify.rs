@@ -6,6 +6,7 @@ mod text;
 
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use usr_policy_plan::lock::Wanted;
@@ -23,7 +24,7 @@ use usr_policy_system::root::Root;
 use crate::arguments::{Format, Verify};
 use crate::journal::record;
 use crate::observe::hidden::Depth;
-use crate::observe::observe;
+use crate::observe::{ROOT, observe, root_of_pid_1};
 use crate::terminal::Page;
 use crate::{Outcome, Shown};
 use text::Detail;
@@ -37,7 +38,7 @@ pub(crate) fn run(how: &Verify) -> Outcome {
     };
     let verified = match verified(depth) {
         Ok(verified) => verified,
-        Err(failure) if how.format() == Format::Text => return Err(failure),
+        Err(failure) if how.format() == Format::Text && !how.journal => return Err(failure),
         // A program that reads an object or metrics learns it from them; an empty file would be no news at all.
         Err(failure) => {
             complaints.push(failure.to_string());
@@ -190,8 +191,13 @@ fn verified(depth: Depth) -> Result<Verified, Failure> {
         };
         return Ok(Verified::new(Asked::Nothing, report));
     }
-    let root = Root::open("/")?;
-    let (facts, failures) = gather(&root, &running_cmdline(&root)?);
+    let cmdline = running_cmdline(&Root::open("/")?)?;
+    // What is promised is what the machine was asked for, and not the chroot of a caller.
+    let root = match root_of_pid_1()? {
+        Some(root) => root,
+        None => Root::open("/")?,
+    };
+    let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
     let mut observed = observe(&plan, depth)?;
     observed.unread = failures
@@ -209,13 +215,16 @@ fn verified(depth: Depth) -> Result<Verified, Failure> {
 
 /// A file that a plan is made from, and that could not be read.
 fn unread(caller: Caller, failure: &Failure) -> Blind {
+    // As the machine has it, and not by the way on which it was looked at.
+    let path = failure.path.strip_prefix(ROOT);
+    let path = path.map_or(failure.path.clone(), |path| Path::new("/").join(path));
     let remedy = match failure.error.kind() {
         ErrorKind::PermissionDenied => caller.way_to_see(),
         _ if failure.remedy.is_empty() => "mend or remove it; nothing in it counts until then",
         _ => failure.remedy,
     };
     Blind {
-        subject: Escaped(failure.path.as_os_str().as_bytes()).to_string(),
+        subject: Escaped(path.as_os_str().as_bytes()).to_string(),
         what: failure.what(),
         remedy: remedy.to_owned(),
     }

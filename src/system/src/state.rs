@@ -6,13 +6,14 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use usr_policy_plan::lock::{STATE, State};
 use usr_policy_plan::unit::OPEN_DIRECTORY;
 
 use crate::failure::Failure;
+use crate::root::Root;
 
 /// Whoever has this file locked may change mounts and state.
 const TURN: &str = "/run/usr-policy/turn";
@@ -51,14 +52,14 @@ pub fn follow() -> Result<File, Failure> {
 
 /// Whether somebody follows merges; `None` where that cannot be told.
 #[must_use]
-pub fn is_followed() -> Option<bool> {
-    match File::open(FOLLOWING) {
+pub fn is_followed(root: &Root) -> Option<bool> {
+    match root.open_at(FOLLOWING, OFlags::RDONLY) {
         Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(Errno::AGAIN) => Some(true),
             Ok(()) => Some(false),
             Err(_) => None,
         },
-        Err(error) if is_missing(&error) => Some(false),
+        Err(Errno::NOENT) => Some(false),
         Err(_) => None,
     }
 }

@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Access as Asked, AtFlags, CWD, OFlags, StatxAttributes, StatxFlags, accessat};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::octal;
-use usr_policy_plan::plan::Plan;
+use usr_policy_plan::plan::{Plan, PlannedMount};
+use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::{
-    Access, Caller, Layers, Process, SecondMount, SecondReading, Way, Ways,
+    Access, Caller, Layers, Process, SecondMount, SecondReading, Standing, Way, Ways,
 };
 use usr_policy_system::root::Root;
 
@@ -39,6 +40,10 @@ pub(super) fn layers(
         // Of the mounts of other people's processes the kernel shows them nothing.
         Caller::Other => (Vec::new(), true),
     };
+    let standing = match caller {
+        Caller::Root => standing(plan, root),
+        Caller::Other => Vec::new(),
+    };
     let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
     Layers {
         second: second_reading(text),
@@ -52,8 +57,44 @@ pub(super) fn layers(
             .collect(),
         elsewhere: ways.elsewhere().map(look).collect(),
         processes,
+        standing,
         has_unseen_processes,
     }
+}
+
+/// The processes with the mounts of PID 1 whose working directory can be written where its path cannot.
+fn standing(plan: &Plan, root: Option<&Root>) -> Vec<Standing> {
+    let closed = |mount: &&PlannedMount| mount.rule.treatment == Treatment::ReadOnly;
+    let closed: Vec<_> = plan.mounts.iter().filter(closed).collect();
+    let first = namespace(Path::new("/proc/1")).ok();
+    let mut found = Vec::new();
+    for (pid, process) in numbered() {
+        let cwd = process.join("cwd");
+        let Ok(path) = fs::read_link(&cwd) else {
+            continue;
+        };
+        let Ok(at) = MountPoint::seen(path.as_os_str().as_bytes()) else {
+            continue;
+        };
+        let mut rules = closed.iter().map(|mount| &mount.rule.mount_point);
+        let Some(of) = rules.find(|rule| at.is_at_or_below(rule)) else {
+            continue;
+        };
+        let can_write = accessat(CWD, &cwd, Asked::WRITE_OK, AtFlags::EACCESS).is_ok();
+        if can_write && ask(root, &at) == Access::ReadOnly && namespace(&process).ok() == first {
+            found.push(Standing {
+                pid,
+                program: program(&process),
+                of: of.clone(),
+            });
+        }
+    }
+    found
+}
+
+fn program(process: &Path) -> String {
+    let name = fs::read(process.join("comm")).unwrap_or_default();
+    String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
 }
 
 /// Opens a place without following anything out of the root; mount points may hold any byte.
@@ -152,8 +193,7 @@ fn processes(ways: &Ways) -> (Vec<Process>, bool) {
             continue;
         };
         seen.insert(namespace);
-        let name = fs::read(process.join("comm")).unwrap_or_default();
-        let program = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let program = program(&process);
         let here = ways.only_in(&MountTable::parse(&text)).into_iter();
         found.extend(here.map(|way| Process {
             pid,

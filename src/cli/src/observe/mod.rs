@@ -1,4 +1,4 @@
-//! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing, not even a time stamp.
+//! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing.
 
 pub(crate) mod hidden;
 mod layers;
@@ -9,18 +9,21 @@ mod units;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use usr_policy_plan::lock::{STATE, State};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::verify::{
-    Access, Blind, Caller, Event, Follower, Kind, Observed, Place, PreInit, paths,
+    Access, Blind, Caller, Event, Follower, Kind, Observed, Place, PreInit, Sysext, paths,
 };
 use usr_policy_system::covered;
 use usr_policy_system::database;
@@ -40,15 +43,60 @@ use system::observe_system;
 /// The mount table of PID 1.
 const TABLE: &str = "/proc/1/mountinfo";
 
-/// The root directory of PID 1; only root may look through it.
-const ROOT: &str = "/proc/1/root";
+/// That of this process.
+const OWN_TABLE: &str = "/proc/self/mountinfo";
 
+/// The root directory of PID 1; only root may look through it.
+pub(crate) const ROOT: &str = "/proc/1/root";
+
+/// How often it is looked again where mounts or the state were changed meanwhile.
+const LOOKS: u32 = 5;
+
+/// How long a file system may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long whoever changes them may take.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The root of PID 1; `None` where the caller may not look through it. Without root, the caller's own view is PID 1's where
+/// both have the same mounts.
+pub(crate) fn root_of_pid_1() -> Result<Option<Root>, Failure> {
+    match Root::open(ROOT) {
+        Ok(root) => Ok(Some(root)),
+        Err(_) if read(OWN_TABLE)? == read(TABLE)? => Root::open("/").map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn read(path: &str) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| {
+        Failure::new(path, "cannot read", error).with_remedy("mount proc on /proc")
+    })
+}
+
+/// Looks until nothing was changed between the first look and the last: what is said of a machine is of one moment.
 pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
-    let read = |path| {
-        fs::read(path).map_err(|error| {
-            Failure::new(path, "cannot read", error).with_remedy("mount proc on /proc")
-        })
+    let root = root_of_pid_1()?;
+    let of_now = || {
+        Ok((
+            read(TABLE)?,
+            root.as_ref().and_then(|root| root.read(STATE).ok()),
+        ))
     };
+    let mut before = of_now()?;
+    for _ in 1..LOOKS {
+        let observed = observe_once(plan, depth, root.as_ref())?;
+        let after = of_now()?;
+        if after == before {
+            return Ok(observed);
+        }
+        before = after;
+        sleep(PAUSE);
+    }
+    observe_once(plan, depth, root.as_ref())
+}
+
+fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observed, Failure> {
     let text = read(TABLE)?;
     let mounts = MountTable::parse(&text);
     // Anybody may read the table: a line that is none is no matter of rights.
@@ -62,62 +110,64 @@ pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
         })
         .collect();
     let caller = caller();
-    // Without root, the caller's own view is PID 1's where both have the same mounts.
-    let root = match Root::open(ROOT) {
-        Ok(root) => Some(root),
-        Err(_) if read("/proc/self/mountinfo")? == text => Some(Root::open("/")?),
-        Err(_) => {
-            blind.push(Blind {
-                subject: ROOT.to_owned(),
-                what: "this process has mounts of its own, and may not look at those of PID 1"
-                    .to_owned(),
-                remedy: caller.way_to_see().to_owned(),
-            });
-            None
-        }
+    let mut cannot = |subject: &str, what: String| {
+        blind.push(Blind {
+            subject: subject.to_owned(),
+            what,
+            remedy: caller.way_to_see().to_owned(),
+        });
     };
-    let layers = layers::layers(plan, root.as_ref(), caller, (&text, &mounts));
-    let undoers = root.as_ref().map(|root| undoers::undoers(plan, root));
+    if root.is_none() {
+        let what = "this process has mounts of its own, and may not look at those of PID 1";
+        cannot(ROOT, what.to_owned());
+    }
+    let layers = layers::layers(plan, root, caller, (&text, &mounts));
+    let undoers = root.map(|root| undoers::undoers(plan, root));
     let places = paths(plan)
         .into_iter()
-        .map(|path| look(root.as_ref(), path))
+        .map(|path| look(root, path))
         .collect();
     let system = rustix::system::sysinfo();
     let database = plan.database().map(|rule| rule.mount_point.to_string());
     let (mut at_work, mut covered) = (None, Vec::new());
-    if let (Some(root), Some(database)) = (&root, &database) {
-        at_work = database::holder(root, database)?.map(|holder| holder.to_string());
-        covered = match covered::covered(root, database) {
-            Ok(packages) => packages,
-            Err(failure) => {
-                blind.push(Blind {
-                    subject: "packages".to_owned(),
-                    what: failure.to_string(),
-                    remedy: caller.way_to_see().to_owned(),
-                });
-                Vec::new()
-            }
-        };
+    if let (Some(root), Some(database)) = (root, &database) {
+        match database::holder(root, database) {
+            Ok(holder) => at_work = holder.map(|holder| holder.to_string()),
+            Err(failure) => cannot("packages", failure.to_string()),
+        }
+        match covered::covered(root, database) {
+            Ok(packages) => covered = packages,
+            Err(failure) => cannot("packages", failure.to_string()),
+        }
     }
-    let sysext = root.as_ref().map(|root| observe_sysext(root, plan));
-    let beside = root
-        .as_ref()
-        .map(|root| observe_system(root, plan, &mounts, depth));
+    let mut record = |path: &str| match root.map(|root| root.read(path)) {
+        Some(Ok(text)) => text.unwrap_or_default(),
+        Some(Err(failure)) => {
+            cannot(path, failure.to_string());
+            Vec::new()
+        }
+        // That is told already.
+        None => Vec::new(),
+    };
+    // No record: nothing of ours acted at this boot.
+    let events = Event::parse(&record(EVENTS));
+    let state = State::parse(&record(STATE));
+    let sysext = root.map(|_| extensions(plan));
+    let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
         places,
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
-        // No record: nothing of ours acted at this boot.
-        events: Event::parse(&fs::read(EVENTS).unwrap_or_default()),
+        events,
         caller,
         unread: Vec::new(),
-        state: state::read()?,
+        state,
         now: state::now(),
-        is_guarded: root.as_ref().is_some_and(is_guarded),
-        follower: follower(),
+        is_guarded: root.is_some_and(is_guarded),
+        follower: root.map_or(Follower::Unknown, follower),
         at_work,
         covered,
-        pre_init: root.as_ref().map_or(PreInit::Missing, pre_init),
+        pre_init: root.map_or(PreInit::Missing, pre_init),
         layers,
         undoers: undoers.unwrap_or_default(),
         blind,
@@ -126,10 +176,31 @@ pub(crate) fn observe(plan: &Plan, depth: Depth) -> Result<Observed, Failure> {
     })
 }
 
+/// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer.
+fn extensions(plan: &Plan) -> Sysext {
+    let (plan, (told, answer)) = (plan.clone(), channel());
+    spawn(move || {
+        let root = root_of_pid_1().ok().flatten();
+        // Nobody listens any more where that has taken too long.
+        drop(
+            told.send(
+                root.map(|root| observe_sysext(&root, &plan))
+                    .unwrap_or_default(),
+            ),
+        );
+    });
+    answer.recv_timeout(PATIENCE).unwrap_or_else(|_| Sysext {
+        has_no_answer: true,
+        ..Sysext::default()
+    })
+}
+
 /// Whether merges are followed. Source of the path: sd_booted(3); elsewhere nobody does.
-fn follower() -> Follower {
-    let is_followed = state::is_followed().filter(|_| Path::new("/run/systemd/system").exists());
-    match is_followed {
+fn follower(root: &Root) -> Follower {
+    let has_systemd = root
+        .directory("/run/systemd/system")
+        .is_ok_and(|found| found.is_some());
+    match state::is_followed(root).filter(|_| has_systemd) {
         Some(true) => Follower::Alive,
         Some(false) => Follower::Dead,
         None => Follower::Unknown,

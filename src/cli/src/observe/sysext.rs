@@ -57,6 +57,7 @@ pub(crate) fn observe_sysext(root: &Root, plan: &Plan) -> Sysext {
         architecture: architecture(),
         configuration: configuration(root),
         has_mutable_directory: root.open_at(MUTABLE, OFlags::PATH).is_ok(),
+        has_no_answer: false,
         order: order(root, plan),
     }
 }

@@ -83,9 +83,15 @@ impl<'a> Judge<'a> {
     pub(super) fn read_only(&mut self, mount: &PlannedMount) {
         match self.judged(&mount.rule) {
             None => {}
-            Some((place, Some(_))) => {
-                self.find(Verdict::Holds, Topic::Path, &place.path, "read-only", "");
-            }
+            Some((place, Some(_))) => match self.hole_in(&place.path) {
+                None => self.find(Verdict::Holds, Topic::Path, &place.path, "read-only", ""),
+                Some(hole) => {
+                    let what =
+                        format!("read-only, but {hole} is a writable mount of its own below it");
+                    let remedy = format!("mount {hole} read-only, or give it a rule of its own");
+                    self.find(Verdict::Warning, Topic::Hole, &place.path, what, remedy);
+                }
+            },
             Some((place, None)) => self.not_mounted(Topic::of(&mount.rule), place, "writable"),
         }
     }

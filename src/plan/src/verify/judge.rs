@@ -17,7 +17,13 @@ use crate::mountinfo::MountInfo;
 use crate::plan::{Plan, Reason};
 use crate::policy::{Lock, Mode, Origin, Role, Rule, Treatment};
 use crate::pre_init::PRE_INIT;
+use crate::text::Shown;
 use crate::unit::{BOOT_PROGRAM, FOLLOW_SERVICE};
+
+/// Names come from anywhere: none of them may look like a line of ours.
+fn shown(text: &str) -> String {
+    Shown(text.as_bytes()).to_string()
+}
 
 /// What all witnesses together say of a place.
 pub(super) enum Writability {
@@ -53,9 +59,9 @@ impl<'a> Judge<'a> {
         let finding = Finding {
             verdict,
             topic,
-            subject: subject.to_string(),
-            what: what.into(),
-            remedy: remedy.into(),
+            subject: shown(&subject.to_string()),
+            what: shown(&what.into()),
+            remedy: shown(&remedy.into()),
         };
         self.findings.push(finding);
     }
@@ -285,8 +291,20 @@ impl<'a> Judge<'a> {
         let Some(place) = self.place(path) else {
             return;
         };
-        if !matches!(place.kind, Kind::Directory | Kind::Linked) {
-            return;
+        match place.kind {
+            Kind::Directory | Kind::Linked => {}
+            Kind::Missing | Kind::Other => return,
+            Kind::Unknown => {
+                let remedy = self.observed.caller.way_to_see();
+                let topic = Topic::Writable;
+                return self.find(
+                    Verdict::Unknown,
+                    topic,
+                    path,
+                    "could not be looked at",
+                    remedy,
+                );
+            }
         }
         match self.writability(place) {
             Some(Writability::Writable) => {

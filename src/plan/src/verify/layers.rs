@@ -26,6 +26,8 @@ pub struct Layers {
     pub elsewhere: Vec<(Way, Access)>,
     /// Processes with a way of their own, one of each mount namespace.
     pub processes: Vec<Process>,
+    /// Who was there before it was closed.
+    pub standing: Vec<Standing>,
     /// Whether there are processes whose mounts could not be looked at.
     pub has_unseen_processes: bool,
 }
@@ -39,6 +41,18 @@ pub struct Process {
     pub program: String,
     /// The way.
     pub way: Way,
+}
+
+/// A process whose working directory lies where a rule makes everything read-only, in a mount that was there before and can be
+/// written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as proc_pid_comm(5) has it.
+    pub program: String,
+    /// The path of the rule.
+    pub of: MountPoint,
 }
 
 /// A mount table as another parser reads it, from another file of the kernel.
@@ -189,6 +203,7 @@ impl<'a> Judge<'a> {
         self.immutable();
         self.elsewhere();
         self.processes();
+        self.standing();
         if self.observed.layers.has_unseen_processes {
             let what = match self.observed.caller {
                 Caller::Other => {
@@ -284,8 +299,27 @@ impl<'a> Judge<'a> {
             let paths: Vec<String> = paths.map(|(way, _)| way.at.to_string()).collect();
             let Some(first) = paths.first() else { continue };
             let what = format!("the same files can be written at {}", some_of(&paths));
-            let remedy = format!("umount {first}, or mount -o remount,bind,ro its mount");
+            let mount = MountPoint::seen(first.as_bytes()).ok();
+            let mount = mount.and_then(|way| self.index.holding(&way));
+            let mount = mount.map_or(first.clone(), |mount| mount.mount_point.to_string());
+            let remedy = format!("umount {mount}, or mount -o remount,bind,ro {mount}");
             self.find(Verdict::Warning, Topic::Way, path, what, remedy);
+        }
+    }
+
+    /// A bind changes what a path leads to, and not where somebody is already.
+    fn standing(&mut self) {
+        for standing in &self.observed.layers.standing {
+            if !self.is_held(&standing.of) {
+                continue;
+            }
+            let Standing { pid, program, of } = standing;
+            let program = Shown(program.as_bytes());
+            let what = format!(
+                "pid {pid} ({program}) has its working directory in it since before it was closed, and can write there by relative names"
+            );
+            let remedy = format!("let it leave that directory, or end it: {pid}");
+            self.find(Verdict::Warning, Topic::Way, of, what, remedy);
         }
     }
 

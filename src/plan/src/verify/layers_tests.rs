@@ -185,7 +185,7 @@ fn another_way_to_the_files_is_a_warning_that_names_it() {
             .unwrap();
         assert_eq!(
             finding.remedy,
-            "umount /mnt/usr, or mount -o remount,bind,ro its mount"
+            "umount /mnt, or mount -o remount,bind,ro /mnt"
         );
     }
     // The property of a subvolume closes it, and nobody but the kernel can tell.

@@ -38,6 +38,8 @@ pub struct Sysext {
     /// When the overlay at `/usr` was mounted and when the lock at the database was, as numbers that only grow (statx(2),
     /// `STATX_MNT_ID_UNIQUE`); `None` on kernels before 6.8.
     pub order: Option<(u64, u64)>,
+    /// Whether none of this is known: a file system that something of it lies on does not answer.
+    pub has_no_answer: bool,
 }
 
 /// A directory in which systemd-sysext(8) looks for extensions.
@@ -177,7 +179,7 @@ impl fmt::Display for Source<'_> {
 }
 
 /// Whether a mutable mode makes `/usr` writable; `None` for what is no mode.
-fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
+pub(super) fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
     let is = |word: &&str| mode.eq_ignore_ascii_case(word.as_bytes());
     if ["yes", "y", "true", "t", "on", "1"].iter().any(is)
         || [&b"ephemeral"[..], b"ephemeral-import"].contains(&mode)
@@ -194,6 +196,15 @@ fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
 
 impl<'a> Judge<'a> {
     pub(super) fn sysext(&mut self) {
+        if self.observed.sysext.has_no_answer {
+            return self.find(
+                Verdict::Warning,
+                Topic::Sysext,
+                &"extensions",
+                "could not be looked at: a file system that one of them lies on does not answer",
+                "see /etc/extensions, /run/extensions and /var/lib/extensions for a link to a network or FUSE file system",
+            );
+        }
         self.search_directories();
         self.what_stops_a_merge();
         match self.overlay_at("/usr") {

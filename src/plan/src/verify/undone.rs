@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::judge::Judge;
+use super::sysext::is_mutable;
 use super::{Event, OPENED};
 use crate::config::{self, ConfigFile};
 use crate::mount_point::MountPoint;
@@ -233,8 +234,7 @@ impl Judge<'_> {
     /// Who has merged extensions with a writable layer.
     pub(super) fn who_merged_writable(&self) -> Undone {
         let undoers = &self.observed.undoers;
-        let asks =
-            |value: &[u8]| ![&b"no"[..], b"false", b"0", b"off", b"n", b"f"].contains(&value);
+        let asks = |value: &[u8]| is_mutable(value, true) == Some(true);
         for file in self.files_of(SYSEXT).filter(|file| !file.is_generated()) {
             let (assignments, _) = config::parse(&file.text);
             for one in assignments.iter().filter(|one| one.key == b"Environment") {
