@@ -109,7 +109,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", "systemd.volatile=overlay", "dracut"], Holds, Matrix, "trixie-dracut-volatile-overlay-holds"),
     cell(["trixie", "overlay of dracut", "dracut"], Late, Matrix, "trixie-dracut-an-overlay-of-dracut-holds-late-and-the-log-says-why"),
     cell(["trixie", "/usr in the root, every undoer", "dracut"], Holds, Check, "trixie-dracut-strict-holds-after-every-undoer-or-verify-names-it"),
-    cell(["trixie", "/usr on its own partition, every undoer", "dracut"], Holds, Check, "trixie-dracut-usr-on-its-own-partition-holds-after-every-undoer-or-verify-names-it"),
+    cell(["trixie", "/usr on its own partition, every undoer", "dracut"], Holds, Matrix, "trixie-dracut-usr-on-its-own-partition-holds-after-every-undoer-or-verify-names-it"),
     cell(["trixie", "/usr on its own partition, locked and unlocked", "dracut"], Holds, Check, "trixie-dracut-usr-on-its-own-partition-is-opened-and-closed-with-the-database"),
     cell(["trixie", NFS, "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-is-never-writable-though-fstab-and-export-say-rw"),
     cell(["trixie", "/usr over NFS, export ro", "dracut"], Holds, Matrix, "trixie-dracut-usr-over-nfs-with-ro-in-the-export-is-read-only"),
