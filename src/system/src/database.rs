@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
@@ -20,6 +22,10 @@ use crate::state::Turn;
 
 /// The lock file of pacman(8), in its database.
 const PACKAGE_LOCK: &str = "db.lck";
+
+/// How often it is looked whether a lock file of nobody goes away, with [`PAUSE`] in between: a tenth of a second.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What ours begins with; pacman's is empty.
 const MARK: &[u8] = b"usr-policy ";
@@ -213,6 +219,17 @@ impl PackageLock {
     fn take(directory: &OwnedFd) -> Result<Taken, Failure> {
         let mut created = Self::create(directory);
         if matches!(created, Err(Errno::EXIST)) && Self::remove_leftover(directory) {
+            created = Self::create(directory);
+        }
+        // pacman closes its file before it removes it. Source: pacman lib/libalpm/handle.c (`_alpm_handle_unlock`).
+        for _ in 0..ATTEMPTS {
+            if !matches!(created, Err(Errno::EXIST)) {
+                break;
+            }
+            if let Some(holder) = Self::holder(directory) {
+                return Ok(Taken::Held(holder));
+            }
+            sleep(PAUSE);
             created = Self::create(directory);
         }
         match created {
