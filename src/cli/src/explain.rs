@@ -10,9 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use usr_policy_plan::explain::{
-    EXTENSION_DIRECTORIES, Extension, Line, Looked, Ships, explain, is_merged,
-};
+use usr_policy_plan::explain::{EXTENSION_DIRECTORIES, Extension, Line, Looked, Ships, explain};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::plan::{Facts, Plan};
 use usr_policy_plan::verify::Access;
@@ -93,7 +91,7 @@ fn look(root: &Root, plan: &Plan, path: &Path, notes: Vec<String>) -> Result<Loo
     let nearest = point(&found.nearest)?;
     let holding = mount_id.and_then(|id| mounts.by_id(id));
     let holding = holding.or_else(|| mounts.holding(&nearest));
-    let merged = match holding.filter(|mount| is_merged(mount)) {
+    let merged = match holding.filter(|mount| mount.is_sysext()) {
         Some(mount) => merged_over(root, &mount.mount_point)?,
         None => Vec::new(),
     };

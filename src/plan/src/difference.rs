@@ -213,7 +213,7 @@ pub fn mounts(plan: &Plan, running: &Running, observed: &Observed) -> Vec<u8> {
 fn now(table: &MountTable, path: &MountPoint) -> Made {
     let top = table.holding(path);
     let base = match top {
-        Some(top) if crate::explain::is_merged(top) => table.by_id(top.parent_id),
+        Some(top) if top.is_sysext() => table.by_id(top.parent_id),
         top => top,
     };
     match base {

@@ -100,12 +100,6 @@ pub struct Line {
     pub what: String,
 }
 
-/// Whether a mount is the overlay of systemd-sysext(8) by its looks; what it is in truth matters to nobody who only reads.
-#[must_use]
-pub fn is_merged(mount: &MountInfo) -> bool {
-    mount.fs_type == b"overlay" && mount.mount_source == b"sysext"
-}
-
 /// Answers.
 #[must_use]
 pub fn explain(facts: &Facts, plan: &Plan, looked: &Looked) -> Vec<Line> {
@@ -211,7 +205,7 @@ impl Explained<'_> {
     /// A mount, and which of its two flags closes it.
     fn about(&self, mount: &MountInfo) -> String {
         let layer = mount.super_options.value("upperdir");
-        let layer = layer.filter(|_| is_merged(mount)).map(Shown);
+        let layer = layer.filter(|_| mount.is_sysext()).map(Shown);
         let layer = layer.map_or(String::new(), |layer| {
             format!(", with a writable layer, {layer}")
         });
@@ -241,7 +235,7 @@ impl Explained<'_> {
 
     /// What an overlay of extensions covers: the path is in one of the two.
     fn beneath(&self) -> Option<String> {
-        let mount = self.mount.filter(|mount| is_merged(mount))?;
+        let mount = self.mount.filter(|mount| mount.is_sysext())?;
         let beneath = self.looked.mounts.by_id(mount.parent_id)?;
         Some(self.about(beneath))
     }
@@ -281,8 +275,9 @@ impl Explained<'_> {
     fn how_the_rule_fares(&self, over: &RuleOver<'_>) -> Vec<String> {
         let rule = over.rule;
         let mut said: Vec<String> = over.left_out.iter().cloned().collect();
-        let is_on_its_own =
-            |mount: &&MountInfo| mount.mount_point.is_below(&rule.mount_point) && !is_merged(mount);
+        let is_on_its_own = |mount: &&MountInfo| {
+            mount.mount_point.is_below(&rule.mount_point) && !mount.is_sysext()
+        };
         if let Some(mount) = self.mount.filter(is_on_its_own) {
             said.push(format!(
                 "{} is a mount of its own below it, and its own flags count",
@@ -329,7 +324,7 @@ impl Explained<'_> {
         if let Some(entry) = self.fstab.entry_at(&mount.mount_point) {
             return format!("{FSTAB}:{}", entry.line);
         }
-        if is_merged(mount) {
+        if mount.is_sysext() {
             return "systemd-sysext".to_owned();
         }
         if mount.mount_point.as_bytes() == b"/" {
@@ -354,7 +349,7 @@ impl Explained<'_> {
             let names: Vec<String> = all.iter().filter(wanted).map(shown).collect();
             names.join(", ")
         };
-        let is_merged = self.mount.is_some_and(is_merged);
+        let is_merged = self.mount.is_some_and(MountInfo::is_sysext);
         let shipping =
             named(&|extension| extension.is_merged == is_merged && extension.ships == Ships::Yes);
         let unseen = named(&|extension| extension.is_merged && extension.ships == Ships::Unseen);
@@ -452,7 +447,7 @@ impl Explained<'_> {
     }
 
     fn change(&self) -> String {
-        let is_covered = self.mount.is_some_and(is_merged);
+        let is_covered = self.mount.is_some_and(MountInfo::is_sysext);
         if is_covered && self.is_refused() {
             return self.change_merged();
         }
