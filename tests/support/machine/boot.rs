@@ -12,7 +12,7 @@ use super::error::{At, Error, Result};
 use super::firmware::Firmware;
 use super::image::Made;
 use super::neighbour::{Neighbour, Serves};
-use super::qemu::{Ended, Qemu};
+use super::qemu::{Ended, PROCESSORS, Qemu};
 use super::uml;
 
 /// Room for everything that a guest brings back.
@@ -20,6 +20,9 @@ const OUTPUT_SIZE: u64 = 64 << 20;
 
 /// Lines of the console that a failure repeats.
 const TAIL: usize = 25;
+
+/// What is said of a boot that the emulator has ended.
+const ONCE_MORE: &str = "booting once more, with one processor";
 
 /// A boot, and the directory of its records.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +75,7 @@ impl Boot<'_> {
         let (console, lines) = (self.console(), self.lines());
         disk::archive(input, &archive, &log)?;
         let neighbour = self.neighbour()?;
-        let machine = Qemu {
+        let mut machine = Qemu {
             kernel: self.made.kernel.as_deref(),
             initramfs: self.made.initramfs.as_deref(),
             disks: &self.made.disks,
@@ -84,6 +87,12 @@ impl Boot<'_> {
             lines: &lines,
             firmware: self.firmware,
             network: neighbour.as_ref().map(Neighbour::network),
+            // Firmware counts each boot, so that one cannot be repeated.
+            processors: if self.firmware.is_some() {
+                1
+            } else {
+                PROCESSORS
+            },
         };
         let began = Instant::now();
         let mut ended = Ended::TimeLimit;
@@ -94,12 +103,12 @@ impl Boot<'_> {
             let Some(fault) = fault_of_the_emulator(&console) else {
                 break;
             };
-            // Firmware has counted that boot already.
             if self.firmware.is_some() {
                 break;
             }
             if !repeated {
-                eprintln!("{}: {fault}; booting once more", console.display());
+                machine.processors = 1;
+                eprintln!("{}: {fault}; {ONCE_MORE}", console.display());
                 fs::copy(&console, file("console-of-the-first-try.log")).at(&console)?;
             }
         }
@@ -149,11 +158,11 @@ impl Boot<'_> {
                     access,
                 };
                 let console = self.dir.join("server.log");
-                let started = Neighbour::start(&serves, &console);
+                let started = Neighbour::start(&serves, &console, PROCESSORS);
                 match (&started, fault_of_the_emulator(&console)) {
                     (Err(_), Some(fault)) => {
-                        eprintln!("{}: {fault}; booting once more", console.display());
-                        Neighbour::start(&serves, &console)
+                        eprintln!("{}: {fault}; {ONCE_MORE}", console.display());
+                        Neighbour::start(&serves, &console, 1)
                     }
                     _ => started,
                 }
@@ -185,4 +194,29 @@ fn is_of_user_space(line: &str) -> bool {
         .and_then(|rest| rest.split_once(']'));
     let kernel = time.is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok());
     !kernel && !line.trim().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fault_of_the_emulator;
+    use std::fs;
+
+    #[test]
+    fn only_what_no_guest_can_do_is_the_emulators_fault() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let console = dir.path().join("console.log");
+        let fault = |text: &str| {
+            fs::write(&console, text).expect("the console is written");
+            fault_of_the_emulator(&console)
+        };
+        let kernel = "[    0.000000] Linux version 6.12.107\r\n[    1.627137] Oops: int3: 0000 [#2] PREEMPT SMP NOPTI\r\n";
+        let panic = "[    9.100000] Kernel panic - not syncing: Attempted to kill init!\r\n";
+        let started =
+            "[    2.000000] Run /init as init process\r\nWelcome to Debian GNU/Linux!\r\n";
+        assert!(fault("").is_some());
+        assert!(fault(kernel).is_some());
+        assert!(fault(&format!("{started}{kernel}")).is_some());
+        assert_eq!(fault(started), None);
+        assert_eq!(fault(&format!("{started}{panic}")), None);
+    }
 }

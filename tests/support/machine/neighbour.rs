@@ -179,10 +179,10 @@ impl Neighbour {
     ///
     /// # Errors
     /// It does not come so far.
-    pub fn start(serves: &Serves<'_>, console: &Path) -> Result<Self> {
+    pub fn start(serves: &Serves<'_>, console: &Path, processors: u8) -> Result<Self> {
         let log = console.with_extension("qemu.log");
         let mut neighbour = Self::nobody()?;
-        let machine = command(serves, &neighbour.network, console, &log)?.spawn();
+        let machine = command(serves, processors, &neighbour.network, console, &log)?.spawn();
         neighbour.machine = Some(machine.map_err(|error| {
             Error::new(format!(
                 "{PROGRAM}: {error}; tests/requirements boot installs what is needed"
@@ -231,9 +231,15 @@ impl Drop for Neighbour {
     }
 }
 
-fn command(serves: &Serves<'_>, network: &Network, console: &Path, log: &Path) -> Result<Command> {
+fn command(
+    serves: &Serves<'_>,
+    processors: u8,
+    network: &Network,
+    console: &Path,
+    log: &Path,
+) -> Result<Command> {
     let file = File::create(log).at(log)?;
-    let mut command = bare(MEMORY);
+    let mut command = bare(MEMORY, processors);
     command
         .args(drive("usr", serves.disk, "snapshot=on"))
         .args(network.of_the_server())
