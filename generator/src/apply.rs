@@ -92,18 +92,6 @@ impl Planned {
         Ok((self.plan.step(stage, &self.cmdline, &seen), directory))
     }
 
-    /// Whether extensions are merged over `/usr`.
-    pub(crate) fn is_merged(&self) -> Result<bool, Failure> {
-        let (seen, _) = look(&self.root)?;
-        Ok(seen.usr.is_some_and(|usr| usr.is_sysext))
-    }
-
-    /// Whether nothing can be written to `/usr`.
-    pub(crate) fn usr_is_read_only(&self) -> Result<bool, Failure> {
-        let (seen, _) = look(&self.root)?;
-        Ok(seen.usr.is_some_and(|usr| usr.mount.is_read_only()))
-    }
-
     /// A merge over a `/usr` that was open survives a soft-reboot, and nothing could close what lies beneath. What is to be
     /// merged at boot is merged again after this.
     fn unmerge_what_outlived(&self) -> Result<(), Failed> {

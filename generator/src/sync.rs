@@ -13,7 +13,6 @@ use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::text::Shown;
-use usr_policy_plan::unit_name::mount_unit;
 use usr_policy_system::covered;
 use usr_policy_system::database::{self, Closed};
 use usr_policy_system::failure::Failure;
@@ -82,8 +81,10 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         warn!("{failure}");
         Turn::without()
     });
-    let is_merged = planned.is_merged()?;
-    let wanted = look(&planned, &turn, is_merged, planned.usr_is_read_only()?);
+    let usr = seen::look(&planned.root)?.0.usr;
+    let is_merged = usr.as_ref().is_some_and(|usr| usr.is_sysext);
+    let usr_is_read_only = usr.is_some_and(|usr| usr.mount.is_read_only());
+    let wanted = look(&planned, &turn, is_merged, usr_is_read_only);
     let mut left = Left {
         until: wanted.until,
         pending: None,
@@ -96,7 +97,7 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
         Some(_) => Ok(()),
         // Below /usr it is closed with that, and its transactions end as others do.
-        None => wait_for_pacman(&planned).map(|holder| left.pending = holder),
+        None => wait_for_pacman(&planned, usr_is_read_only).map(|holder| left.pending = holder),
     };
     if let Some(rule) = planned.plan.database() {
         let at_work = is_merged && left.pending.is_some();
@@ -115,7 +116,7 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
     others
         .filter(|mount| mount.rule.role != Role::Database)
         .fold(result, |result, mount| {
-            let unit = unit_of(&mount.rule);
+            let unit = mount.rule.unit();
             let was_open = turn.has_opened(&unit);
             let mounted = if mount.rule.role != Role::Usr && (was_open || !has_systemd) {
                 mount_path(&planned.root, &turn, mount)
@@ -160,9 +161,9 @@ fn look(planned: &Planned, turn: &Turn, is_merged: bool, usr_is_read_only: bool)
 }
 
 /// Who changes packages in a database that has no lock of its own, while `/usr` is still to be closed.
-fn wait_for_pacman(planned: &Planned) -> Result<Option<OpenFile>, Failed> {
+fn wait_for_pacman(planned: &Planned, usr_is_read_only: bool) -> Result<Option<OpenFile>, Failed> {
     match planned.plan.database_below_usr() {
-        Some(rule) if !planned.usr_is_read_only()? => Ok(database::holder(
+        Some(rule) if !usr_is_read_only => Ok(database::holder(
             &planned.root,
             &rule.mount_point.to_string(),
         )?),
@@ -196,16 +197,16 @@ fn watch_transaction(root: &Root, turn: &Turn, database: &str, at_work: bool) {
 /// Puts a bind over a `/usr` of its own that was open: a service that was started meanwhile, with mounts of its own, keeps a
 /// writable copy that no flag reaches.
 fn cover_usr(planned: &Planned, turn: &Turn) -> Result<(), Failed> {
-    let was_open = planned
-        .plan
-        .mount_of(Role::Usr)
-        .is_some_and(|usr| turn.has_opened(&unit_of(&usr.rule)));
+    let usr = planned.plan.mount_of(Role::Usr);
+    if !usr.is_some_and(|usr| turn.has_opened(&usr.rule.unit())) {
+        return Ok(());
+    }
     let (seen, directory) = seen::look(&planned.root)?;
     let (Some(usr), Some(directory)) = (seen.usr, directory) else {
         return Ok(());
     };
     let is_bound = || database::self_bind(&planned.root, "/usr");
-    if !was_open || !usr.is_usr_itself || usr.is_sysext || is_bound()?.is_some() {
+    if !usr.is_usr_itself || usr.is_sysext || is_bound()?.is_some() {
         return Ok(());
     }
     let below = if usr.has_submounts {
@@ -293,7 +294,7 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
             return Err(failure.into());
         }
     }
-    turn.close_unit(&unit_of(rule))?;
+    turn.close_unit(&rule.unit())?;
     Ok(None)
 }
 
@@ -303,14 +304,9 @@ fn unlock(root: &Root, turn: &Turn, rule: &Rule) -> Result<(), Failed> {
     if database::self_bind(root, &path)?.is_none() {
         return Ok(());
     }
-    turn.open_unit(&unit_of(rule))?;
+    turn.open_unit(&rule.unit())?;
     database::open(turn, root, &path)?;
     info!("{path}: opened");
     record("follow", &path, "open");
     Ok(())
-}
-
-/// Rules whose unit cannot have a name do not exist.
-fn unit_of(rule: &Rule) -> String {
-    mount_unit(&rule.mount_point).map_or(String::new(), |name| name.as_str().to_owned())
 }

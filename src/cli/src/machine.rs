@@ -8,9 +8,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use usr_policy_plan::lock::State;
 use usr_policy_plan::plan::{Plan, UsrMount};
-use usr_policy_plan::policy::Rule;
 use usr_policy_plan::unit::BOOT_PROGRAM;
-use usr_policy_plan::unit_name::mount_unit;
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -107,9 +105,4 @@ pub(crate) fn sync() -> Result<bool, Failure> {
     status
         .map(|status| status.success())
         .map_err(|error| Failure::new(BOOT_PROGRAM, "cannot run", error))
-}
-
-/// The unit of a rule. Rules whose unit cannot have a name do not exist.
-pub(crate) fn unit_of(rule: &Rule) -> String {
-    mount_unit(&rule.mount_point).map_or(String::new(), |name| name.as_str().to_owned())
 }

@@ -17,7 +17,7 @@ use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_
 use usr_policy_system::seen::{how_closed, mount_of};
 use usr_policy_system::state::{self, Turn, now};
 
-use crate::machine::{Machine, is_read_only, merged, sync, unit_of};
+use crate::machine::{Machine, is_read_only, merged, sync};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run(time: Option<Duration>) -> Outcome {
@@ -78,7 +78,7 @@ fn open(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
     open_usr(turn, machine)?;
     if let Some(rule) = machine.plan.database() {
         let path = rule.mount_point.to_string();
-        turn.open_unit(&unit_of(rule))?;
+        turn.open_unit(&rule.unit())?;
         database::open(turn, &machine.root, &path)?;
         if is_read_only(&machine.root, &path)? {
             return Err(Failure::new(&path, "is still read-only", Errno::ROFS)
@@ -154,7 +154,7 @@ fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
         return Ok(());
     };
     if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount_of(&directory)?.is_its_root {
-        turn.open_unit(&unit_of(rule))?;
+        turn.open_unit(&rule.unit())?;
         detach(&rule.mount_point)?;
     }
     Ok(())

@@ -3,6 +3,8 @@
 //! Every word that cannot be understood drops only itself and leaves a [`Problem`]; a mode that cannot be understood is
 //! [`Mode::Off`], because a machine that starts as it always did is the smaller harm.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -11,6 +13,7 @@ use crate::config::{self, Assignment, ConfigFile};
 use crate::mount_point::{MountPoint, NotAMountPoint};
 use crate::package_manager::{NamedDatabase, PACMAN};
 use crate::text::Shown;
+use crate::unit_name::mount_unit;
 
 /// What `usrpolicy=` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +195,14 @@ pub struct Rule {
     pub because: &'static str,
     /// Who asked for it.
     pub origin: Origin,
+}
+
+impl Rule {
+    /// The unit that mounts the path. No rule is made whose unit would have no name.
+    #[must_use]
+    pub fn unit(&self) -> String {
+        mount_unit(&self.mount_point).map_or(String::new(), |name| name.as_str().to_owned())
+    }
 }
 
 /// Where a word or a rule comes from.
@@ -1026,7 +1037,7 @@ fn fits_unit(mount_point: &MountPoint) -> Result<(), Refusal> {
     if !names.all(crate::unit::can_hold) {
         return Err(Refusal::NotForUnits);
     }
-    crate::unit_name::mount_unit(mount_point).map_err(|_| Refusal::TooLong)?;
+    mount_unit(mount_point).map_err(|_| Refusal::TooLong)?;
     Ok(())
 }
 
