@@ -67,6 +67,22 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "deep counts more directories than files may be open",
+        || {
+            System::with(STRICT, |system| {
+                for number in 0..100 {
+                    system.write(&format!("/var/tmp/{number}/in/it"), "x");
+                }
+                closed(system);
+                let limited = ["prlimit", "--nofile=32", "/usr/bin/usr-policy"];
+                let words = [&limited[..], &["verify", "--deep", "--all"]].concat();
+                let report = Report::of_command(&mut system.command(&words));
+                report.exits(0);
+                report.says("/var/tmp", "warning", "100 files are hidden beneath it");
+            });
+        },
+    ),
+    (
         "empty directories beneath a tmpfs are nothing to tell",
         || {
             System::with(STRICT, |system| {

@@ -5,9 +5,10 @@
 //! it changes no time stamp. That needs CAP_SYS_ADMIN in PID 1's mount namespace; without it nothing is seen.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -84,10 +85,12 @@ fn open(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Files, and their room on the disk in bytes; a short look ends at the first file.
 fn count(directory: OwnedFd, depth: Depth) -> Result<(u64, u64), Errno> {
-    let mut directories = vec![directory];
+    // By name: a process may have few files open, and so one is open for each level, not for each directory.
+    let mut waiting: Vec<(Rc<OwnedFd>, CString)> = Vec::new();
+    let mut next = Some(Rc::new(directory));
     let (mut files, mut bytes, mut read) = (0, 0, 0);
     let mut linked = HashSet::new();
-    while let Some(directory) = directories.pop() {
+    while let Some(directory) = next {
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -100,7 +103,7 @@ fn count(directory: OwnedFd, depth: Depth) -> Result<(u64, u64), Errno> {
             }
             let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                directories.push(open(&directory, name.to_bytes())?);
+                waiting.push((Rc::clone(&directory), name.to_owned()));
                 continue;
             }
             files += 1;
@@ -112,6 +115,10 @@ fn count(directory: OwnedFd, depth: Depth) -> Result<(u64, u64), Errno> {
                 bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
             }
         }
+        let opened = waiting
+            .pop()
+            .map(|(above, name)| open(&above, name.to_bytes()));
+        next = opened.transpose()?.map(Rc::new);
     }
     Ok((files, bytes))
 }
