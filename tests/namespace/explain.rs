@@ -408,17 +408,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             }
             System::with(STRICT, |system| {
                 closed(system);
-                let nobody = |path| {
-                    system.command(&[
-                        "setpriv",
-                        "--reuid=65534",
-                        "--regid=65534",
-                        "--clear-groups",
-                        "/usr/bin/usr-policy",
-                        "explain",
-                        path,
-                    ])
-                };
+                let nobody = |path| system.as_nobody(&["/usr/bin/usr-policy", "explain", path]);
                 let told = Told::from(output(nobody("/usr/bin/x"), 0).0);
                 told.says("write", "no, not even by root: the mount is read-only");
                 told.is_silent_about("note");

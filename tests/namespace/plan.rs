@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use usr_policy_tests::privilege::has_other_users;
-use usr_policy_tests::system::System;
+use usr_policy_tests::system::{NOBODY, System};
 
 use crate::STRICT;
 use crate::apply::merge;
@@ -201,21 +201,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         }
         System::with(STRICT, |system| {
             booted(system);
-            let mut command = system.command(&[
-                "unshare",
-                "--mount",
-                "setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                "/usr/bin/usr-policy",
-                "plan",
-                "--diff",
-            ]);
-            if !usr_policy_tests::privilege::has_other_users() {
-                return;
-            }
-            let ran = command.output().unwrap();
+            let plan = ["/usr/bin/usr-policy", "plan", "--diff"];
+            let words = [&["unshare", "--mount"], NOBODY, &plan].concat();
+            let ran = system.command(&words).output().unwrap();
             assert_eq!(ran.status.code(), Some(3), "{ran:?}");
             assert_eq!(
                 String::from_utf8(ran.stderr).unwrap(),

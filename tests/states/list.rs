@@ -7,7 +7,7 @@ use usr_policy_tests::prepare::{
     CACHE, Image, VAR_TMP, close, in_memory, lock, merge, usr_of_its_own,
 };
 use usr_policy_tests::privilege::{has_other_users, tmpfs};
-use usr_policy_tests::system::{GENERATOR, System, Writer};
+use usr_policy_tests::system::{GENERATOR, NOBODY, System, Writer};
 
 /// A state of a system.
 pub(crate) struct State {
@@ -59,22 +59,18 @@ const DATABASE: &str = "/var/lib/pacman";
 const HOOK: &str = "/usr/share/libalpm/hooks/00-usr-policy-guard.hook";
 const STATE: &str = "/run/usr-policy/state/lock";
 
-/// A user without rights.
-const NOBODY: &[&str] = &[
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-];
-
-/// The same, in a sandbox.
+/// A user without rights, in a sandbox.
 const NOBODY_ELSEWHERE: &[&str] = &[
     "unshare",
     "--mount",
     "sh",
     "-c",
-    "mount -t tmpfs tmpfs /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+    "mount -t tmpfs tmpfs /mnt && exec \"$@\"",
     "sh",
+    NOBODY[0],
+    NOBODY[1],
+    NOBODY[2],
+    NOBODY[3],
 ];
 
 fn no_other_users() -> Option<&'static str> {

@@ -22,6 +22,14 @@ use crate::product;
 /// The boot program, as units and hooks call it.
 pub const GENERATOR: &str = "/usr/lib/usr-policy/usr-policy-generator";
 
+/// The words before a command that a user without rights runs.
+pub const NOBODY: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+];
+
 /// A copy of the installed tree on a file system of its own: no layer of an overlay may lie in another one.
 ///
 /// It is made while there is one thread, because a program cannot be run while a process that another thread starts
@@ -293,6 +301,12 @@ impl System {
         let mut command = chroot(&self.root());
         command.args(words);
         command
+    }
+
+    /// A command in the system, of a user without rights.
+    #[must_use]
+    pub fn as_nobody(&self, words: &[&str]) -> Command {
+        self.command(&[NOBODY, words].concat())
     }
 
     /// Runs a command in the system, which must succeed.
