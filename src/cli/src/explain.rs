@@ -10,10 +10,10 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use usr_policy_plan::explain::{EXTENSION_DIRECTORIES, Extension, Line, Looked, Ships, explain};
+use usr_policy_plan::explain::{Extension, Line, Looked, Ships, explain};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::plan::{Facts, Plan};
-use usr_policy_plan::verify::Access;
+use usr_policy_plan::verify::{Access, EXTENSION_DIRECTORIES};
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;

@@ -5,21 +5,13 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs};
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::plan::Plan;
-use usr_policy_plan::verify::{Access, Content, Extension, SearchDirectory, Sysext};
+use usr_policy_plan::verify::{
+    Access, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext,
+};
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
 use crate::observe::units::drop_ins;
-
-/// Where extensions are looked for, the first name wins; in the last two by v252 and v253 only.
-/// Source: systemd-sysext(8); systemd src/shared/discover-image.c (`image_search_path`).
-const DIRECTORIES: [&str; 5] = [
-    "/etc/extensions",
-    "/run/extensions",
-    "/var/lib/extensions",
-    "/usr/local/lib/extensions",
-    "/usr/lib/extensions",
-];
 
 /// Where sysext.conf is looked for, the first one wins; its drop-ins apply by name. Source: sysext.conf(5), since v259.
 const CONFIGURATION: [&str; 4] = [
@@ -36,7 +28,7 @@ const NAMES: &str = "/usr/.systemd-sysext/extensions";
 const MUTABLE: &str = "/var/lib/extensions.mutable/usr";
 
 pub(crate) fn observe_sysext(root: &Root, plan: &Plan) -> Sysext {
-    let directories = DIRECTORIES
+    let directories = EXTENSION_DIRECTORIES
         .into_iter()
         .filter_map(|path| search_directory(root, path));
     let merged = root.read(NAMES).ok().flatten().map(|names| {
@@ -48,7 +40,7 @@ pub(crate) fn observe_sysext(root: &Root, plan: &Plan) -> Sysext {
         .find_map(|path| root.read(path).ok().flatten());
     Sysext {
         merged,
-        extensions: DIRECTORIES
+        extensions: EXTENSION_DIRECTORIES
             .into_iter()
             .flat_map(|directory| extensions(root, directory))
             .collect(),

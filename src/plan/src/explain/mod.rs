@@ -17,11 +17,7 @@ use crate::plan::{FSTAB, Facts, Plan, enabled_fstab, read_only_by_nature};
 use crate::policy::{CMDLINE_FILE, Lock, Origin, Role, Rule, Treatment};
 use crate::text::Shown;
 use crate::unit_name::mount_unit;
-use crate::verify::Access;
-
-/// Where systemd-sysext(8) looks for extensions, the first name wins. Source: systemd-sysext(8), v254.
-pub const EXTENSION_DIRECTORIES: [&str; 3] =
-    ["/etc/extensions", "/run/extensions", "/var/lib/extensions"];
+use crate::verify::{Access, EXTENSION_DIRECTORIES};
 
 /// File systems whose files are in memory. Source: tmpfs(5), Linux Documentation/filesystems/ramfs-rootfs-initramfs.rst.
 const IN_MEMORY: [&[u8]; 3] = [b"tmpfs", b"ramfs", b"devtmpfs"];
@@ -534,7 +530,7 @@ impl Explained<'_> {
 
     /// Where the file would be in an extension.
     fn in_an_extension(&self) -> String {
-        let [.., lasting] = EXTENSION_DIRECTORIES;
+        let [_, _, lasting, ..] = EXTENSION_DIRECTORIES;
         format!(
             "put it in an extension, as {lasting}/NAME{}",
             self.looked.path

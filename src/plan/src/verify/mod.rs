@@ -26,7 +26,7 @@ pub use events::{Event, OPENED, START, UNLOCKED};
 pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
-pub use sysext::{Content, Extension, SearchDirectory, Sysext};
+pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
 pub use undone::{Undoers, UnitFile, units};

@@ -86,8 +86,18 @@ pub enum Content {
     LeadsNowhere,
 }
 
-/// The directories in which every release looks for extensions. Source: systemd-sysext(8), since v254.
-const SEARCHED: [&str; 3] = ["/etc/extensions", "/run/extensions", "/var/lib/extensions"];
+/// Where extensions are looked for, the first name wins; in the last two by v252 and v253 only.
+/// Source: systemd-sysext(8); systemd src/shared/discover-image.c (`image_search_path`).
+pub const EXTENSION_DIRECTORIES: [&str; 5] = [
+    "/etc/extensions",
+    "/run/extensions",
+    "/var/lib/extensions",
+    "/usr/local/lib/extensions",
+    "/usr/lib/extensions",
+];
+
+/// Those of them in which every release looks. Source: systemd-sysext(8), since v254.
+const SEARCHED: &[&str] = EXTENSION_DIRECTORIES.split_at(3).0;
 
 impl Sysext {
     /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
