@@ -42,6 +42,9 @@ pub const OPEN_DIRECTORY: &str = "/run/usr-policy/open";
 /// The name of every drop-in of ours.
 const DROP_IN: &str = "50-usr-policy.conf";
 
+/// The end of the path of the drop-in that gives systemd-remount-fs.service an fstab without `/usr`.
+pub(crate) const KEEPS_USR_CLOSED: &str = "/50-usr-policy-fstab.conf";
+
 /// The fstab for systemd-remount-fs.service, in the normal directory.
 pub(crate) const FSTAB_WITHOUT_USR: &str = "usr-policy.fstab";
 
@@ -455,10 +458,7 @@ fn remount_fs(tree: &mut UnitTree, plan: &Plan, normal: &[u8]) {
     // With the variables and without the file, / would stay read-only.
     let entry = Entry::FileNeeding(FSTAB_WITHOUT_USR, text.0);
     tree.entries.insert(
-        (
-            Directory::Normal,
-            [DROP_INS, "/50-usr-policy-fstab.conf"].concat(),
-        ),
+        (Directory::Normal, [DROP_INS, KEEPS_USR_CLOSED].concat()),
         entry,
     );
 }

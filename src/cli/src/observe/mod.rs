@@ -4,7 +4,6 @@ pub(crate) mod hidden;
 mod layers;
 mod sysext;
 mod system;
-mod undoers;
 mod units;
 
 use std::fs;
@@ -122,7 +121,6 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         cannot(ROOT, what.to_owned());
     }
     let layers = layers::layers(plan, root, caller, (&text, &mounts));
-    let undoers = root.map(|root| undoers::undoers(plan, root));
     let places = paths(plan)
         .into_iter()
         .map(|path| look(root, path))
@@ -169,7 +167,6 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         covered,
         pre_init: root.map_or(PreInit::Missing, pre_init),
         layers,
-        undoers: undoers.unwrap_or_default(),
         blind,
         sysext: sysext.unwrap_or_default(),
         system: beside.unwrap_or_default(),

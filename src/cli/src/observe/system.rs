@@ -4,14 +4,14 @@ use rustix::fs::{FileType, OFlags, Stat};
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
-use usr_policy_plan::plan::{FSTAB, Plan};
+use usr_policy_plan::plan::{FSTAB, Installation, Plan};
 use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::{
     Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units_to_look_at,
 };
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::is_program;
+use usr_policy_system::seen::{installation, is_program};
 
 use crate::observe::hidden::{Depth, beneath};
 use crate::observe::look;
@@ -51,6 +51,11 @@ pub(crate) fn observe_system(
         hidden: hidden.collect(),
         units: observe_units(root, units_to_look_at(plan)),
         masked_generator: masked_generator(root),
+        has_generator: match installation(root) {
+            Installation::NoGenerator => Some(false),
+            Installation::Whole | Installation::NobodyToLock => Some(true),
+            Installation::NoBootProgram => None,
+        },
         mkinitcpio: mkinitcpio(root),
         has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
             .iter()

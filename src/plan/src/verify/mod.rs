@@ -29,7 +29,6 @@ pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreIn
 pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
-pub use undone::{Undoers, UnitFile, units};
 pub use ways::{Way, Ways};
 
 use crate::lock::Wanted;

@@ -78,6 +78,12 @@ impl Unit {
 /// The name of the service that merges extensions at boot.
 pub(super) const SYSEXT_SERVICE: &str = "systemd-sysext.service";
 
+/// The service that remounts `/` and `/usr` with the options of fstab.
+pub(super) const REMOUNT_SERVICE: &str = "systemd-remount-fs.service";
+
+/// Services that run no program of ours: what changes them takes nothing away.
+const OF_SYSTEMD: [&str; 2] = [SYSEXT_SERVICE, REMOUNT_SERVICE];
+
 /// The units whose files must be looked at to judge a plan.
 #[must_use]
 pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
@@ -85,9 +91,10 @@ pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
         let name = mount_unit(&mount.rule.mount_point).ok()?;
         Some(name.as_str().to_string())
     });
-    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, SYSEXT_SERVICE]
-        .map(String::from)
+    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE]
         .into_iter()
+        .chain(OF_SYSTEMD)
+        .map(String::from)
         .chain(mounts)
         .collect()
 }
@@ -111,7 +118,7 @@ impl Judge<'_> {
     pub(super) fn next_boot(&mut self) {
         self.generator();
         for unit in &self.observed.system.units {
-            if unit.name != SYSEXT_SERVICE {
+            if !OF_SYSTEMD.contains(&unit.name.as_str()) {
                 self.unit(unit);
             }
         }
@@ -326,6 +333,7 @@ mod tests {
             "usr-policy-lock.service",
             "usr-policy-follow.service",
             "systemd-sysext.service",
+            "systemd-remount-fs.service",
             "usr.mount",
             "var-lib-pacman.mount",
             "var-tmp.mount",
@@ -384,6 +392,10 @@ mod tests {
             }
         }
         says_nothing(&of_unit(LOCK_SERVICE, &[]));
+        // Theirs are other programs.
+        for name in OF_SYSTEMD {
+            says_nothing(&of_unit(name, &[("x", "[Service]\nExecStart=/bin/x\n")]));
+        }
     }
 
     #[test]

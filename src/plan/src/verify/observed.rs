@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Event, Layers, Sysext, SystemFacts, Undoers};
+use super::{Event, Layers, Sysext, SystemFacts};
 use crate::lock::State;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
@@ -35,8 +35,6 @@ pub struct Observed {
     pub pre_init: PreInit,
     /// What other witnesses say of the mounts, and other ways to the same files.
     pub layers: Layers,
-    /// What could have undone a rule.
-    pub undoers: Undoers,
     /// Who looked.
     pub caller: Caller,
     /// Configuration and fstab that could not be read: what is promised may be more than the plan says.

@@ -112,6 +112,20 @@ impl Sysext {
         }
         considered
     }
+
+    /// The mutable mode that the configuration asks for, and the file that does.
+    pub(super) fn configured_mode(&self) -> Option<(Vec<u8>, String)> {
+        let mut mode = None;
+        for file in &self.configuration {
+            for assignment in config::parse(&file.text).0 {
+                // Spelt so and not otherwise: v262 passes over [Sysext].
+                if assignment.section == b"SysExt" && assignment.key == b"Mutable" {
+                    mode = Some((assignment.value, Shown(&file.path).to_string()));
+                }
+            }
+        }
+        mode
+    }
 }
 
 impl Extension {
@@ -480,19 +494,11 @@ impl<'a> Judge<'a> {
                 environment.extend(value.map(|value| (value, setting.path.to_string())));
             }
         }
-        let mut configuration = Vec::new();
-        for file in &sysext.configuration {
-            for assignment in config::parse(&file.text).0 {
-                // Spelt so and not otherwise: v262 passes over [Sysext].
-                if assignment.section == b"SysExt" && assignment.key == b"Mutable" {
-                    configuration.push((assignment.value, Shown(&file.path).to_string()));
-                }
-            }
-        }
+        let configuration = sysext.configured_mode();
         let is_writable = |(mode, _): &&(Vec<u8>, String)| {
             is_mutable(mode, sysext.has_mutable_directory) == Some(true)
         };
-        let by_hand = configuration.last();
+        let by_hand = configuration.as_ref();
         let by_service = arguments.last().or(environment.last()).or(by_hand);
         if let Some((mode, path)) = by_service.filter(is_writable) {
             let what = format!(

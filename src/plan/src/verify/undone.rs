@@ -2,96 +2,44 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use super::judge::Judge;
+use super::next_boot::{REMOUNT_SERVICE, SYSEXT_SERVICE, UnitPart};
 use super::sysext::is_mutable;
 use super::{Event, OPENED};
-use crate::config::{self, ConfigFile};
+use crate::config::{self, Assignment};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
-use crate::plan::{FSTAB, Owner, Plan, PlannedMount};
+use crate::plan::{FSTAB, Owner, PlannedMount};
 use crate::policy::Mode;
 use crate::text::Shown;
-use crate::unit::{APPLY_SERVICE, FOLLOW_SERVICE, LOCK_SERVICE};
+use crate::unit::{APPLY_SERVICE, KEEPS_USR_CLOSED, LOCK_SERVICE};
 use crate::unit_name::mount_unit;
 
-/// What could have undone a rule.
-#[derive(Debug, Clone, Default)]
-pub struct Undoers {
-    /// The files of the units that [`units`] names, where they are not the vendor's; the ones that win come first.
-    pub units: Vec<UnitFile>,
-    /// `sysext.conf` and its drop-ins, in the order in which they apply.
-    pub sysext_conf: Vec<ConfigFile>,
-    /// Whether PID 1 finds a generator of usr-policy; `None` where that was not looked at.
-    pub has_generator: Option<bool>,
-}
-
-/// A file of a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitFile {
-    /// The unit's name.
-    pub unit: String,
-    /// Its path.
-    pub path: String,
-    /// Whether it adds to the unit, or is it.
-    pub is_drop_in: bool,
-    /// Its bytes; none where it is a link to /dev/null.
-    pub text: Vec<u8>,
-}
-
-impl UnitFile {
-    /// An empty file masks a unit, as a link to /dev/null does. Source: systemd.unit(5).
-    fn masks(&self) -> bool {
-        self.text.is_empty() && !self.is_drop_in
-    }
-
-    fn is_generated(&self) -> bool {
-        self.path.starts_with(GENERATED)
-    }
-
-    fn value(&self, section: &str, key: &str) -> Option<Vec<u8>> {
-        value(&self.text, section, key)
-    }
-
-    /// Whether it mounts something and does not say read-only.
-    fn mounts_writable(&self) -> bool {
-        let options = self.value("Mount", "Options");
-        options.is_some_and(|options| !options.split(|&byte| byte == b',').any(|one| one == b"ro"))
-    }
-}
-
 /// Where generators write what the administrator's files win over, with the slash at its end.
-const GENERATED: &str = "/run/systemd/generator/";
-
-/// The service that remounts `/` and `/usr` with the options of fstab.
-const REMOUNT: &str = "systemd-remount-fs.service";
-
-/// The service that merges extensions.
-const SYSEXT: &str = "systemd-sysext.service";
+const GENERATED: [&str; 2] = ["/run/systemd/generator/", "/run/systemd/generator.late/"];
 
 /// What tells systemd-sysext(8) how writable a merge is to be, in its environment.
 const MUTABLE_MODE: &[u8] = b"SYSTEMD_SYSEXT_MUTABLE_MODE=";
 
-/// The last value of a key in a text of systemd's style.
-fn value(text: &[u8], section: &str, key: &str) -> Option<Vec<u8>> {
-    let (assignments, _) = config::parse(text);
-    let those = assignments.into_iter();
-    those
-        .rev()
-        .find(|one| one.section == section.as_bytes() && one.key == key.as_bytes())
-        .map(|one| one.value)
-}
+impl UnitPart {
+    fn is_generated(&self) -> bool {
+        GENERATED
+            .iter()
+            .any(|directory| self.path.starts_with(directory))
+    }
 
-/// The units whose files tell who has undone a rule of the plan.
-#[must_use]
-pub fn units(plan: &Plan) -> Vec<String> {
-    let mounts = plan.mounts.iter();
-    let mounts = mounts.filter_map(|mount| unit_of(&mount.rule.mount_point));
-    let services = [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, REMOUNT, SYSEXT];
-    mounts
-        .chain(services.iter().map(ToString::to_string))
-        .collect()
+    /// Whether it mounts something and does not say read-only.
+    fn mounts_writable(&self) -> bool {
+        let (assignments, _) = config::parse(&self.text);
+        let is_options = |one: &&Assignment<'_>| one.section == b"Mount" && one.key == b"Options";
+        let options = assignments.iter().rfind(is_options);
+        options.is_some_and(|one| {
+            !one.value
+                .split(|&byte| byte == b',')
+                .any(|option| option == b"ro")
+        })
+    }
 }
 
 fn unit_of(path: &MountPoint) -> Option<String> {
@@ -133,8 +81,7 @@ impl Judge<'_> {
         if has_own_file_system {
             if let Some(file) = self
                 .files_of("usr.mount")
-                .find(|file| file.mounts_writable())
-                && !file.is_generated()
+                .find(|file| !file.is_generated() && file.mounts_writable())
             {
                 return Undone::new(
                     format!("{} mounts it without ro", file.path),
@@ -157,43 +104,33 @@ impl Judge<'_> {
     fn remounted(&self, line: u32, path: &MountPoint) -> Undone {
         let write =
             "write ro in its options, then run /usr/lib/usr-policy/usr-policy-generator sync";
-        let keeps = |file: &UnitFile| {
-            file.is_drop_in
-                && String::from_utf8_lossy(&file.text).contains("SYSTEMD_FSTAB=/run/systemd/")
-        };
-        let mut files = self.files_of(REMOUNT);
-        if let Some(ours) = files
-            .clone()
-            .find(|file| file.is_generated() && keeps(file))
-        {
-            let name = ours.path.rsplit('/').next().unwrap_or_default();
-            // Of two drop-ins with one name only the administrator's counts.
-            let other = files.find(|file| {
-                !file.is_generated() && file.is_drop_in && file.path.ends_with(&format!("/{name}"))
-            });
-            return match other {
-                Some(other) => Undone::new(
-                    format!(
-                        "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: {} hides what keeps it from that",
-                        other.path
-                    ),
-                    format!("remove {}, then {RELOAD}", other.path),
+        // Of two drop-ins with one name only the administrator's counts.
+        let drop_in = self
+            .files_of(REMOUNT_SERVICE)
+            .find(|file| file.path.ends_with(KEEPS_USR_CLOSED));
+        match drop_in {
+            // Nor is a remount by hand told from one that took its options from there.
+            Some(file) if file.is_generated() => Undone::new(
+                format!(
+                    "by whom is not known; a remount of {path} without options of its own applies {FSTAB}:{line}, which has no ro"
                 ),
-                // Nor is a remount by hand told from one that took its options from there.
-                None => Undone::new(
-                    format!(
-                        "by whom is not known; a remount of {path} without options of its own applies {FSTAB}:{line}, which has no ro"
-                    ),
-                    write,
-                ),
-            };
-        }
-        Undone::new(
-            format!(
-                "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: the drop-in that keeps it from that is missing"
+                write,
             ),
-            write,
-        )
+            // Without a generator there is nothing for it to hide.
+            Some(file) if self.observed.system.has_generator != Some(false) => Undone::new(
+                format!(
+                    "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: {} hides what keeps it from that",
+                    file.path
+                ),
+                format!("remove {}, then {RELOAD}", file.path),
+            ),
+            _ => Undone::new(
+                format!(
+                    "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: the drop-in that keeps it from that is missing"
+                ),
+                write,
+            ),
+        }
     }
 
     /// Who has opened the package database.
@@ -220,22 +157,24 @@ impl Judge<'_> {
             return undone;
         }
         let changes =
-            |file: &&UnitFile| !file.is_generated() && file.is_drop_in && !file.text.is_empty();
+            |file: &&UnitPart| !file.is_generated() && file.is_drop_in && !file.text.is_empty();
         match self.files_of(&unit).find(changes) {
             Some(file) => Undone::new(
                 format!("{} changes {unit}", file.path),
                 format!("look into {}", file.path),
             ),
-            None if self.observed.undoers.has_generator == Some(false) => no_generator(),
+            None if self.observed.system.has_generator == Some(false) => no_generator(),
             None => Undone::unknown("by whom is not known"),
         }
     }
 
     /// Who has merged extensions with a writable layer.
     pub(super) fn who_merged_writable(&self) -> Undone {
-        let undoers = &self.observed.undoers;
         let asks = |value: &[u8]| is_mutable(value, true) == Some(true);
-        for file in self.files_of(SYSEXT).filter(|file| !file.is_generated()) {
+        for file in self
+            .files_of(SYSEXT_SERVICE)
+            .filter(|file| !file.is_generated())
+        {
             let (assignments, _) = config::parse(&file.text);
             for one in assignments.iter().filter(|one| one.key == b"Environment") {
                 let words = one.value.split(|&byte| byte == b' ' || byte == b'"');
@@ -249,14 +188,11 @@ impl Judge<'_> {
                 }
             }
         }
-        let mut files = undoers.sysext_conf.iter().rev();
-        let found = files.find_map(|file| {
-            let value = value(&file.text, "SysExt", "Mutable")?;
-            Some((Shown(&file.path), value))
-        });
-        match found {
-            Some((path, value)) if asks(&value) => Undone::new(
-                format!("{path} asks for it, with Mutable={}", Shown(&value)),
+        let sysext = &self.observed.sysext;
+        match sysext.configured_mode() {
+            _ if sysext.has_no_answer => Undone::unknown("by whom is not known"),
+            Some((mode, path)) if asks(&mode) => Undone::new(
+                format!("{path} asks for it, with Mutable={}", Shown(&mode)),
                 format!("write Mutable=no in {path}, and merge again"),
             ),
             _ => Undone::unknown(
@@ -265,22 +201,25 @@ impl Judge<'_> {
         }
     }
 
-    fn files_of(&self, unit: &str) -> impl Iterator<Item = &UnitFile> + Clone {
-        let files = self.observed.undoers.units.iter();
-        let unit = String::from(unit);
-        files.filter(move |file| file.unit == unit)
+    /// The files of a unit that are evidence: what a vendor ships, below `/usr`, has undone nothing.
+    fn files_of(&self, unit: &str) -> impl Iterator<Item = &UnitPart> {
+        let files = self
+            .unit_named(unit)
+            .into_iter()
+            .flat_map(|unit| &unit.parts);
+        files.filter(|file| !file.path.starts_with("/usr/"))
     }
 
     /// Whether another file stands in place of a unit of ours.
     fn replaced(&self, unit: &str) -> Option<Undone> {
-        // The first one wins; where it is the generator's, ours is what systemd reads.
         let file = self.files_of(unit).find(|file| !file.is_drop_in)?;
-        if file.masks() {
+        if file.text.is_empty() {
             return Some(Undone::new(
                 format!("{} masks {unit}", file.path),
                 format!("systemctl unmask {unit}, then systemctl start {unit}"),
             ));
         }
+        // Where it is a generator's, ours is what systemd reads.
         (!file.is_generated()).then(|| {
             Undone::new(
                 format!("{} stands in place of {unit}", file.path),
@@ -303,7 +242,7 @@ impl Judge<'_> {
         if let Some(undone) = units.iter().find_map(|unit| self.replaced(unit)) {
             return undone;
         }
-        if self.observed.undoers.has_generator == Some(false) {
+        if self.observed.system.has_generator == Some(false) {
             return no_generator();
         }
         let path = path.to_string();

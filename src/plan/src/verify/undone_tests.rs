@@ -1,27 +1,48 @@
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::super::tests::{PACMAN, machine, plan, says};
-use super::super::{Finding, Observed, Report, Verdict, report};
+use super::super::{Finding, Observed, Report, Unit, Verdict, report};
 use super::*;
 use crate::cmdline::Cmdline;
-use crate::plan::Facts;
+use crate::config::ConfigFile;
+use crate::plan::{Facts, Plan};
 
 /// A bind that was opened, one that is gone, and a file system of its own.
 const OPENED_BIND: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr rw - ext4 a rw\n";
 const NO_BIND: &str = "1 0 0:1 / / rw - ext4 a rw\n";
 const OWN: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - ext4 b rw\n";
 
-fn file(path: &str, text: &str) -> UnitFile {
-    let (directory, name) = path.rsplit_once('/').unwrap();
-    let drop_in = directory
-        .strip_suffix(".d")
-        .and_then(|directory| directory.rsplit('/').next());
-    UnitFile {
-        unit: drop_in.unwrap_or(name).to_owned(),
-        path: path.to_owned(),
-        is_drop_in: drop_in.is_some(),
-        text: text.as_bytes().to_vec(),
+/// The units of some files, those that win first.
+fn units(files: &[(&str, &str)]) -> Vec<Unit> {
+    let mut parts: BTreeMap<&str, Vec<UnitPart>> = BTreeMap::new();
+    for (path, text) in files {
+        let (directory, name) = path.rsplit_once('/').unwrap();
+        let drop_in = directory
+            .strip_suffix(".d")
+            .and_then(|directory| directory.rsplit('/').next());
+        let unit = parts.entry(drop_in.unwrap_or(name)).or_default();
+        unit.push(UnitPart {
+            path: (*path).to_owned(),
+            is_drop_in: drop_in.is_some(),
+            text: text.as_bytes().to_vec(),
+        });
     }
+    let units = parts.into_iter().map(|(name, mut parts)| {
+        let key = |part: &UnitPart| {
+            let name = part.path.rsplit('/').next().unwrap();
+            (part.is_drop_in, name.to_owned())
+        };
+        parts.sort_by_key(key);
+        parts.dedup_by_key(|part| key(part));
+        Unit {
+            name: name.to_owned(),
+            parts,
+            ..Unit::default()
+        }
+    });
+    units.collect()
 }
 
 struct Undoing<'a> {
@@ -40,9 +61,8 @@ impl Undoing<'_> {
         });
         let mut seen = machine(&plan, &[self.table, PACMAN].concat());
         seen.events = Event::parse(self.events.as_bytes());
-        seen.undoers.has_generator = Some(true);
-        let units = self.units.iter();
-        seen.undoers.units = units.map(|(path, text)| file(path, text)).collect();
+        seen.system.has_generator = Some(true);
+        seen.system.units = units(self.units);
         (plan, seen)
     }
 
@@ -149,7 +169,7 @@ fn a_usr_that_nothing_has_closed_names_what_kept_it_from_that() {
         ..NOTHING
     }
     .seen("usrpolicy=strict");
-    seen.undoers.has_generator = Some(false);
+    seen.system.has_generator = Some(false);
     let report = report(&plan, &seen);
     says(
         &report,
@@ -187,6 +207,17 @@ fn remount_fs_is_named_with_its_line_where_nothing_keeps_it_from_it() {
     says(&report, Verdict::Broken, "/usr", &hidden);
     assert!(about(&report, "/usr").remedy.starts_with("remove /etc"));
 
+    let alone = Undoing {
+        fstab,
+        table: OWN,
+        units: &[hides],
+        ..NOTHING
+    };
+    let (plan, mut seen) = alone.seen("usrpolicy=strict");
+    seen.system.has_generator = Some(false);
+    let unwritten = super::super::report(&plan, &seen);
+    says(&unwritten, Verdict::Broken, "/usr", &missing);
+
     let other = (
         "/etc/systemd/system/systemd-remount-fs.service.d/10-mine.conf",
         "[Service]\nNice=1\n",
@@ -216,11 +247,19 @@ fn a_unit_of_the_administrator_that_mounts_usr_writable_is_named() {
     let path = "/etc/systemd/system/usr.mount";
     let drop_in = "/etc/systemd/system/usr.mount.d/90-mine.conf";
     let generated = ("/run/systemd/generator/usr.mount", "[Mount]\nOptions=rw\n");
+    let late = "/run/systemd/generator.late/usr.mount";
     for (path, text, is_named) in [
         (path, "[Mount]\nWhat=/dev/b\nOptions=rw,noatime\n", true),
         (drop_in, "[Mount]\nOptions=defaults\n", true),
         (path, "[Mount]\nOptions=noatime,ro\n", false),
         (drop_in, "[Unit]\nAfter=x.service\n", false),
+        // The vendor's and what is made of other files is nobody's doing.
+        (
+            "/usr/lib/systemd/system/usr.mount",
+            "[Mount]\nOptions=rw\n",
+            false,
+        ),
+        (late, "[Mount]\nOptions=rw\n", false),
     ] {
         let report = Undoing {
             table: OWN,
@@ -238,7 +277,7 @@ fn a_unit_of_the_administrator_that_mounts_usr_writable_is_named() {
 
 #[test]
 fn a_database_that_is_open_names_what_has_opened_it() {
-    let seen = |units: &[(&str, &str)], events: &str| {
+    let seen = |files: &[(&str, &str)], events: &str| {
         let (plan, mut seen) = NOTHING.seen("usrpolicy=strict");
         seen.mounts = crate::mountinfo::MountTable::parse(
             b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n",
@@ -247,7 +286,7 @@ fn a_database_that_is_open_names_what_has_opened_it() {
             place.mount_id = None;
         }
         seen.events = Event::parse(events.as_bytes());
-        seen.undoers.units = units.iter().map(|(path, text)| file(path, text)).collect();
+        seen.system.units = units(files);
         report(&plan, &seen)
     };
     let masked = ("/etc/systemd/system/var-lib-pacman.mount", "");
@@ -334,15 +373,12 @@ fn a_writable_layer_names_who_asks_for_it() {
     let plan = plan("usrpolicy=strict");
     let seen = |unit: Option<(&str, &str)>, conf: &[(&str, &str)]| {
         let mut seen = machine(&plan, &table);
-        seen.undoers.units = unit
-            .map(|(path, text)| file(path, text))
-            .into_iter()
-            .collect();
+        seen.system.units = units(unit.as_slice());
         let conf = conf.iter().map(|(path, text)| ConfigFile {
             path: path.as_bytes().to_vec(),
             text: text.as_bytes().to_vec(),
         });
-        seen.undoers.sysext_conf = conf.collect();
+        seen.sysext.configuration = conf.collect();
         report(&plan, &seen)
     };
     let drop_in = "/etc/systemd/system/systemd-sysext.service.d/mine.conf";
@@ -383,6 +419,10 @@ fn a_writable_layer_names_who_asks_for_it() {
         says(&report, Verdict::Broken, "/usr", &[merged, what].concat());
         assert!(!about(&report, "/usr").remedy.is_empty());
     }
+    let mut unseen = machine(&plan, &table);
+    unseen.sysext.has_no_answer = true;
+    let what = "/var/lib/extensions.mutable/usr; by whom is not known";
+    says(&report(&plan, &unseen), Verdict::Broken, "/usr", what);
 }
 
 #[test]
