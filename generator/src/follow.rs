@@ -13,6 +13,10 @@ use crate::sync::{By, Left, once, say_pending};
 /// How often it is looked whether a package manager has ended, in microseconds.
 const PENDING: u64 = 200_000;
 
+/// When what has failed is tried again, in microseconds: a second at first, ten minutes in the end.
+const FIRST_DELAY: u64 = 1_000_000;
+const LAST_DELAY: u64 = 600 * FIRST_DELAY;
+
 pub(crate) fn run() -> Result<(), Failed> {
     let wakers = Wakers::new()?;
     let _following = state::follow()?;
@@ -20,12 +24,23 @@ pub(crate) fn run() -> Result<(), Failed> {
     let mut known = None;
     let mut is_asked = true;
     let mut is_pending = false;
+    let mut delay = 0;
     loop {
         let planned = Planned::read("/".into())?;
         let looked = Looked::at(&planned);
         if is_asked || known != Some(looked.is_merged) {
-            // What failed was logged; the next thing that happens is a reason to try again.
-            let left = once(By::Follower).unwrap_or_else(|Failed| Left::default());
+            // What failed was logged, and is tried again: not at each mount of a machine with many, and less and less often.
+            let left = if let Ok(left) = once(By::Follower) {
+                delay = 0;
+                left
+            } else {
+                delay = (2 * delay).clamp(FIRST_DELAY, LAST_DELAY);
+                Left {
+                    until: Some(now().saturating_add(delay)),
+                    is_merged: Some(looked.is_merged),
+                    pending: None,
+                }
+            };
             if let Some(holder) = left.pending.as_ref().filter(|_| !is_pending) {
                 say_pending(holder);
             }

@@ -1,7 +1,8 @@
 //! The follower at rest, and while extensions are refreshed again and again.
 
 use std::env;
-use std::fs::{File, remove_dir_all};
+use std::fs::{File, create_dir_all, remove_dir_all};
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
@@ -76,6 +77,30 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert!(last <= MEMORY, "{last} KiB");
                 // The kernel counts by pages, and not always at once.
                 assert!(last <= first + 64, "{first} KiB, then {last} KiB");
+            });
+        },
+    ),
+    (
+        "what cannot be closed is said again from time to time, not at each mount of somebody",
+        || {
+            System::with(STRICT, |system| {
+                // Where no database may be.
+                let database = system.path(DATABASE);
+                remove_dir_all(&database).unwrap();
+                symlink("/opt", &database).unwrap();
+                create_dir_all(system.path("/opt")).unwrap();
+                let _follower = Follower::start(system);
+                let complaints = || system.log().matches("and is not locked").count();
+                becomes("it is said", || complaints() > 0);
+                let mount = [
+                    "sh",
+                    "-c",
+                    "for i in $(seq 50); do mount -t tmpfs x /mnt && umount /mnt; done",
+                ];
+                system.does(&mount);
+                sleep(Duration::from_millis(200));
+                assert!((1..=3).contains(&complaints()), "{}", complaints());
+                becomes("it is tried again", || complaints() >= 2);
             });
         },
     ),

@@ -360,6 +360,15 @@ impl System {
         self.initramfs(self.root(), "late")
     }
 
+    /// The log, as it is now.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.base().join("dev/kmsg")).unwrap()
+    }
+
     /// Runs a command of ours: exit code and log, without the head of each record but its priority.
     ///
     /// # Panics
