@@ -1,7 +1,8 @@
 //! `/run/usr-policy`: what `sync`, the follower, `usr-policy lock` and `usr-policy unlock` decide from, one at a time.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -29,16 +30,27 @@ const FOLLOWING: &str = "/run/usr-policy/following";
 /// How often it is tried while somebody asks: a second.
 const ASKED: u32 = 100;
 
+/// Opens a file to be locked. Nobody else may: who can read a file can lock it, and flock(2) asks for no more.
+fn lock_file(path: &str) -> io::Result<File> {
+    make_parent(path)?;
+    let mut options = OpenOptions::new();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    // Also one that is there already.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Says that this process follows merges, for as long as it lives.
 ///
 /// # Errors
 /// The kernel's, or `EAGAIN` where another one does.
 pub fn follow() -> Result<File, Failure> {
     let fail = |error| Failure::new(FOLLOWING, "cannot lock", error);
-    make_parent(FOLLOWING).map_err(fail)?;
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true);
-    let file = options.open(FOLLOWING).map_err(fail)?;
+    let file = lock_file(FOLLOWING).map_err(fail)?;
     // Whoever only asks has it for a moment.
     for _ in 0..ASKED {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -96,12 +108,7 @@ impl Turn {
     /// # Errors
     /// The kernel's, or `EAGAIN` where another one has had it for ten seconds.
     pub fn take() -> Result<Self, Failure> {
-        let open = || {
-            make_parent(TURN)?;
-            let mut options = OpenOptions::new();
-            options.create(true).truncate(false).write(true).open(TURN)
-        };
-        let lock = open().map_err(|error| Failure::new(TURN, "cannot open", error))?;
+        let lock = lock_file(TURN).map_err(|error| Failure::new(TURN, "cannot open", error))?;
         for _ in 0..ATTEMPTS {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Turn { _lock: Some(lock) }),
