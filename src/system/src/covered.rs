@@ -49,7 +49,7 @@ pub fn end(_turn: &Turn, root: &Root, database: &str) -> Result<Found, Failure> 
     let (before, now) = (parse(&before), packages_in_usr(root, database)?);
     let either = before.keys().chain(now.keys());
     let changed: Packages = either
-        .filter(|name| before.get(*name) != now.get(*name))
+        .filter(|name| before.get(*name) != now.get(*name) && !is_replaced(&now, name))
         .map(|name| (name.clone(), stamp(&now, name).to_owned()))
         .collect();
     // First: what is installed after this is no part of that transaction, whether or not it can be written down.
@@ -77,8 +77,21 @@ pub fn covered(root: &Root, database: &str) -> Result<Vec<String>, Failure> {
 
 fn still_covered(root: &Root, now: &Packages) -> Result<Packages, Failure> {
     let mut packages = parse(&root.read(COVERED)?.unwrap_or_default());
-    packages.retain(|name, found| stamp(now, name) == found);
+    packages.retain(|name, found| stamp(now, name) == found && !is_replaced(now, name));
     Ok(packages)
+}
+
+/// Whether a package is gone, and another version of it is there: who installs that again has mended both.
+fn is_replaced(now: &Packages, name: &str) -> bool {
+    !now.contains_key(name)
+        && now
+            .keys()
+            .any(|other| without_version(other) == without_version(name))
+}
+
+/// NAME of NAME-VERSION-RELEASE. Source: pacman lib/libalpm/util.c (`_alpm_splitname`).
+fn without_version(package: &str) -> &str {
+    package.rsplitn(3, '-').nth(2).unwrap_or(package)
 }
 
 fn stamp<'a>(packages: &'a Packages, name: &str) -> &'a str {
