@@ -14,7 +14,7 @@ use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_writable};
-use usr_policy_system::seen::{how_closed, mount_of};
+use usr_policy_system::seen::{how_closed, mount_of, mount_table};
 use usr_policy_system::state::{self, Turn, now};
 
 use crate::machine::{Machine, is_read_only, merged, sync};
@@ -147,13 +147,17 @@ fn open_usr(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A tmpfs over the package cache would fill the memory with downloads.
+/// A tmpfs over the package cache would fill the memory with downloads. One with somebody's mount on it stays: they go to
+/// that, and it would be gone with the tmpfs.
 fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
     let path = rule.mount_point.to_string();
     let Some(directory) = machine.root.directory_itself(&path)? else {
         return Ok(());
     };
-    if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount_of(&directory)?.is_its_root {
+    let mount = mount_of(&directory)?;
+    let table = mount_table()?;
+    let has_mounts = table.mounts.iter().any(|one| one.parent_id == mount.id);
+    if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount.is_its_root && !has_mounts {
         turn.open_unit(&rule.unit())?;
         detach(&rule.mount_point)?;
     }
