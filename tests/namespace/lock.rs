@@ -1,13 +1,13 @@
 //! Opening and closing on purpose, and what the follower closes by itself.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use usr_policy_tests::privilege::tmpfs;
-use usr_policy_tests::system::{Follower, System, Writer, becomes};
+use usr_policy_tests::privilege::{bind, has_fuse, has_other_users, hung, tmpfs};
+use usr_policy_tests::system::{Follower, GENERATOR, System, Writer, becomes};
 
 use crate::STRICT;
 use crate::apply::{merge, usr_of_its_own};
@@ -306,6 +306,91 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a package that is upgraded while a merge covers usr is named until any of its versions is installed again",
+        || {
+            System::with(STRICT, |system| {
+                let local = system.path(DATABASE).join("local");
+                let upgrade = |from: &str, to: &str| {
+                    if !from.is_empty() {
+                        fs::remove_dir_all(local.join(from)).unwrap();
+                    }
+                    system.write(&format!("{DATABASE}/local/{to}/desc"), "");
+                    let files = format!("{DATABASE}/local/{to}/files");
+                    system.write(&files, "%FILES%\nusr/\nusr/bin/tool\n");
+                };
+                let named = || {
+                    let (_, report, _) = system.program(&["verify"]);
+                    let line = report
+                        .lines()
+                        .find(|line| line.contains("changed while extensions"));
+                    line.map(|line| line.rsplit(": ").next().unwrap().to_owned())
+                };
+                sync(system);
+                does(system, &["unlock"]);
+                upgrade("", "a-tool-1-1");
+                upgrade("", "a-tool-box-1-1");
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                merge(system, None);
+                assert!(sync(system).contains("is changing packages"));
+                upgrade("a-tool-1-1", "a-tool-2-1");
+                fs::remove_dir_all(local.join("a-tool-box-1-1")).unwrap();
+                pacman.end();
+                fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
+                // The name alone is no version: what was removed is another package.
+                assert!(sync(system).contains(": a-tool-2-1, a-tool-box-1-1; run"));
+                unmerge(system);
+                sync(system);
+                does(system, &["unlock"]);
+                upgrade("", "a-tool-box-2-1");
+                assert_eq!(named(), Some("a-tool-2-1".to_owned()));
+                upgrade("a-tool-2-1", "a-tool-3-1");
+                assert_eq!(named(), None);
+            });
+        },
+    ),
+    (
+        "a mount on the package cache is still there after unlock and lock, and the cache beneath it stays in memory",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                tmpfs(&system.path(CACHE), "mode=0755");
+                let packages = format!("{CACHE}/pkg");
+                fs::create_dir(system.path(&packages)).unwrap();
+                tmpfs(&system.path(&packages), "");
+                system.write(&format!("{packages}/here"), "");
+                for verb in ["unlock", "lock"] {
+                    does(system, &[verb]);
+                    assert!(system.path(&packages).join("here").exists(), "{verb}");
+                    assert_eq!(system.mounts_at(CACHE).len(), 1, "{verb}");
+                }
+            });
+        },
+    ),
+    (
+        "nobody but root can hold up a lock or pass for the follower",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let _follower = Follower::start(system);
+                for name in ["turn", "following"] {
+                    let path = format!("/run/usr-policy/{name}");
+                    let mode = || fs::metadata(system.path(&path)).unwrap().mode() & 0o777;
+                    assert_eq!(mode(), 0o600, "{path}");
+                    if has_other_users() {
+                        let words = ["flock", "--nonblock", &path, "true"];
+                        let held = system.as_nobody(&words).output().unwrap();
+                        assert!(!held.status.success(), "{path}: {held:?}");
+                    }
+                }
+                // As an older version has left it.
+                let turn = system.path("/run/usr-policy/turn");
+                fs::set_permissions(&turn, Permissions::from_mode(0o644)).unwrap();
+                sync(system);
+                assert_eq!(fs::metadata(turn).unwrap().mode() & 0o777, 0o600);
+            });
+        },
+    ),
+    (
         "what others mount below what is closed stays mounted when that is opened and closed",
         || {
             System::with(STRICT, |system| {
@@ -463,10 +548,26 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "in a container nothing is opened, closed or claimed",
         || {
             System::with(STRICT, |system| {
-                system.write("/run/.containerenv", "");
+                system.write("/run/systemd/container", "podman");
                 assert!(refused(system, &["unlock"]).contains("in a container"));
                 assert!(refused(system, &["lock"]).contains("in a container"));
                 assert!(does(system, &["status"]).contains("in a container"));
+            });
+        },
+    ),
+    (
+        "what a container with the host's run leaves behind there makes the host no container",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/run/.containerenv", "");
+                sync(system);
+                assert_eq!(is_closed(system), [true, true]);
+                does(system, &["unlock"]);
+                does(system, &["lock"]);
+                // In a container it is a mount.
+                let mark = system.path("/run/.containerenv");
+                bind(&mark, &mark);
+                assert!(refused(system, &["unlock"]).contains("in a container"));
             });
         },
     ),
@@ -704,6 +805,30 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert_eq!(does(system, &["guard"]), "");
                 merge(system, None);
                 becomes("the database is closed", || system.is_read_only(DATABASE));
+            });
+        },
+    ),
+    (
+        "what pacman.conf includes from where nobody answers holds nothing up, and the rest is read",
+        || {
+            if !has_fuse() {
+                return;
+            }
+            System::with(STRICT, |system| {
+                let at = system.path("/run/hung");
+                fs::create_dir_all(&at).unwrap();
+                fs::create_dir_all(system.path("/srv/packages")).unwrap();
+                hung(&at);
+                for include in ["/run/hung/x", "/run/hung/*.conf"] {
+                    let conf = format!("[options]\nInclude = {include}\nDBPath = /srv/packages\n");
+                    system.write("/etc/pacman.conf", &conf);
+                    let words = ["timeout", "--signal=KILL", "20", GENERATOR, "sync"];
+                    let (exit, log) = system.logged(&mut system.command(&words));
+                    assert_eq!(exit, 0, "{include}: {log}");
+                    assert!(system.is_read_only("/srv/packages"), "{include}: {log}");
+                    umount2(&system.path("/srv/packages"), MntFlags::MNT_DETACH).unwrap();
+                }
+                umount2(&at, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).unwrap();
             });
         },
     ),

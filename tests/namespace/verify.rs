@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use usr_policy_tests::prepare::{CACHE, VAR_TMP};
 pub(crate) use usr_policy_tests::prepare::{close as closed, in_memory as mount_tmpfs};
-use usr_policy_tests::privilege::{has_other_users, tmpfs};
+use usr_policy_tests::privilege::{has_fuse, has_other_users, hung, tmpfs};
 use usr_policy_tests::system::{NOBODY, System};
 use usr_policy_tests::verdict;
 
@@ -338,34 +338,15 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     (
         "an extension on a file system that does not answer does not hold the verdict",
         || {
-            if !std::path::Path::new("/dev/fuse").exists() {
-                eprintln!("namespace: no /dev/fuse: nothing here that does not answer");
+            if !has_fuse() {
                 return;
             }
             changed(
                 |system| {
-                    // Mounted by nobody who would answer: the first look at it waits.
-                    let hung = system.path("/run/hung");
-                    fs::create_dir_all(&hung).unwrap();
+                    let hung_at = system.path("/run/hung");
+                    fs::create_dir_all(&hung_at).unwrap();
                     fs::create_dir_all(system.path("/run/extensions")).unwrap();
-                    let fuse = fs::OpenOptions::new()
-                        .read(true)
-                        .write(true)
-                        .open("/dev/fuse")
-                        .unwrap();
-                    let options = format!(
-                        "fd={},rootmode=40000,user_id=0,group_id=0",
-                        std::os::fd::AsRawFd::as_raw_fd(&fuse)
-                    );
-                    nix::mount::mount(
-                        Some("hung"),
-                        &hung,
-                        Some("fuse"),
-                        nix::mount::MsFlags::empty(),
-                        Some(options.as_str()),
-                    )
-                    .unwrap();
-                    std::mem::forget(fuse);
+                    hung(&hung_at);
                     symlink("/run/hung/x", system.path("/run/extensions/x")).unwrap();
                 },
                 |system, _| {
@@ -683,9 +664,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     (
         "in a container nothing is promised, whatever the host's command line says",
         || {
-            for mark in ["/run/systemd/container", "/run/.containerenv"] {
+            for mark in ["/run/systemd/container", "/run/host/container-manager"] {
                 System::with(STRICT, |system| {
-                    system.write(mark, "");
+                    system.write(mark, "podman");
                     let report = Report::of(system);
                     report.exits(0);
                     assert_eq!(

@@ -147,7 +147,7 @@ pub(crate) const STATES: &[State] = &[
         close(system);
     }),
     state("in-a-container", STRICT, |system| {
-        system.write("/run/.containerenv", "")
+        system.write("/run/systemd/container", "podman")
     }),
     // What was not understood, or not read.
     state("the-mode-is-misspelt", "rw usrpolicy=strikt", |_| {}),

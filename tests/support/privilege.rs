@@ -1,6 +1,8 @@
 //! Root and mounts for tests that need no machine of their own: nothing that they mount is seen outside, or outlives them.
 
 use std::env;
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -96,4 +98,38 @@ pub fn bind_itself(at: &Path, flags: MsFlags) {
     bind(at, at);
     let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
     mount(None::<&str>, at, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+/// Whether there can be a mount of [`hung`]; says so where not.
+#[must_use]
+pub fn has_fuse() -> bool {
+    let has = Path::new("/dev/fuse").exists();
+    if !has {
+        eprintln!("no /dev/fuse: nothing here that does not answer");
+    }
+    has
+}
+
+/// Mounts what never answers: the first look at it waits. To be unmounted with MNT_FORCE.
+///
+/// # Panics
+/// Where the kernel refuses.
+pub fn hung(at: &Path) {
+    let mut options = OpenOptions::new();
+    let fuse = options.read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0",
+        fuse.as_raw_fd()
+    );
+    let nothing = MsFlags::empty();
+    mount(
+        Some("hung"),
+        at,
+        Some("fuse"),
+        nothing,
+        Some(options.as_str()),
+    )
+    .unwrap();
+    // Nobody reads from it, and while it is open nobody else is told.
+    std::mem::forget(fuse);
 }

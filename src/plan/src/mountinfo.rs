@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::fstab::needs_network;
 use crate::mount_point::MountPoint;
 use crate::octal;
 use crate::text::{Shown, numbered_lines};
@@ -90,6 +91,15 @@ impl MountInfo {
     #[must_use]
     pub fn is_sysext(&self) -> bool {
         self.fs_type == b"overlay" && self.mount_source == b"sysext"
+    }
+
+    /// Whether a look at what lies there may wait for a server, a program or an automount, which may never answer.
+    /// Source: fuse(4), autofs(5).
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        let of_programs: [&[u8]; 3] = [b"fuse", b"autofs", b"9p"];
+        let fs_type = self.fs_type.split(|&byte| byte == b'.').next();
+        of_programs.iter().any(|one| Some(*one) == fs_type) || needs_network(&self.fs_type, [])
     }
 
     /// Whether nothing can be written there: by the flag of this mount, or by that of its file system.

@@ -6,18 +6,21 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{OFlags, fstat};
 use usr_policy_plan::config::ConfigFile;
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::MountInfo;
 use usr_policy_plan::package_manager::{GUARD, GUARD_HOOK, GUARD_NAME};
 use usr_policy_plan::pacman_conf::PacmanConf;
 use usr_policy_plan::pattern::{is_pattern, matches};
 
 use crate::failure::Failure;
 use crate::root::Root;
-use crate::seen::is_program;
+use crate::seen::{is_program, mount_table};
 
 /// Its configuration.
 const PACMAN_CONF: &str = "/etc/pacman.conf";
 
-/// Reads pacman.conf(5) and what it includes. What cannot be read says nothing, as pacman itself would not start.
+/// Reads pacman.conf(5) and what it includes. What cannot be read says nothing, as pacman itself would not start; nor does what
+/// lies where a server or an automount may let the caller wait: that can be PID 1.
 #[must_use]
 pub fn pacman_conf(root: &Root) -> PacmanConf {
     let read = |path: String| {
@@ -34,8 +37,23 @@ pub fn pacman_conf(root: &Root) -> PacmanConf {
         let Ok(pattern) = std::str::from_utf8(pattern) else {
             return Vec::new();
         };
+        if may_wait(pattern) {
+            return Vec::new();
+        }
         expand(root, pattern).into_iter().filter_map(read).collect()
     })
+}
+
+/// Whether what lies there may be long in coming.
+fn may_wait(pattern: &str) -> bool {
+    let fixed = pattern
+        .split('/')
+        .take_while(|part| !is_pattern(part.as_bytes()));
+    let path = MountPoint::seen(fixed.collect::<Vec<_>>().join("/").as_bytes());
+    match (path, mount_table()) {
+        (Ok(path), Ok(table)) => table.holding(&path).is_some_and(MountInfo::may_wait),
+        _ => false,
+    }
 }
 
 /// The paths of a pattern of glob(7), sorted; a path that is none is itself.
