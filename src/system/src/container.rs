@@ -1,9 +1,10 @@
 //! Whether this is a container: its mounts are its manager's, and /proc/cmdline is the host's.
 
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
+use rustix::fs::OFlags;
+
+use crate::root::Root;
 use crate::seen::mount_of;
 
 /// What container managers, and PID 1 for them, leave in `/run`. Not /.dockerenv as well: it comes along where an image is put
@@ -21,10 +22,14 @@ const MOUNTED_MARK: &str = "/run/.containerenv";
 pub fn in_container() -> bool {
     match std::env::var_os("SYSTEMD_VIRTUALIZATION") {
         Some(value) => value.as_bytes().starts_with(b"container:"),
-        None => MARKS.iter().any(|mark| Path::new(mark).exists()) || is_mounted(MOUNTED_MARK),
+        None => Root::open("/").is_ok_and(|root| has_mark(&root)),
     }
 }
 
-fn is_mounted(path: &str) -> bool {
-    File::open(path).is_ok_and(|file| mount_of(file).is_ok_and(|mount| mount.is_its_root))
+/// Whether a container manager has left its mark in a root.
+#[must_use]
+pub fn has_mark(root: &Root) -> bool {
+    let open = |path| root.open_at(path, OFlags::PATH);
+    let is_mounted = |file| mount_of(file).is_ok_and(|mount| mount.is_its_root);
+    MARKS.iter().any(|mark| open(mark).is_ok()) || open(MOUNTED_MARK).is_ok_and(is_mounted)
 }
