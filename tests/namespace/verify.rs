@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
+use nix::mount::{MntFlags, umount2};
 use usr_policy_tests::prepare::{CACHE, VAR_TMP};
 pub(crate) use usr_policy_tests::prepare::{close as closed, in_memory as mount_tmpfs};
 use usr_policy_tests::privilege::{has_fuse, has_other_users, hung, tmpfs};
@@ -336,33 +337,47 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
-        "an extension on a file system that does not answer does not hold the verdict",
+        "extensions on a file system that does not answer do not hold the verdict",
         || {
             if !has_fuse() {
                 return;
             }
-            changed(
-                |system| {
-                    let hung_at = system.path("/run/hung");
-                    fs::create_dir_all(&hung_at).unwrap();
-                    fs::create_dir_all(system.path("/run/extensions")).unwrap();
-                    hung(&hung_at);
-                    symlink("/run/hung/x", system.path("/run/extensions/x")).unwrap();
-                },
-                |system, _| {
-                    let (exit, text, _) = system.program(&["verify"]);
-                    assert_eq!(exit, 0, "{text}");
-                    assert!(
-                        text.contains("a file system that one of them lies on does not answer"),
-                        "{text}"
-                    );
-                    nix::mount::umount2(
-                        &system.path("/run/hung"),
-                        nix::mount::MntFlags::MNT_FORCE | nix::mount::MntFlags::MNT_DETACH,
-                    )
-                    .unwrap();
-                },
-            );
+            type Put = fn(&System);
+            let ways: [(&str, Put, &str); 3] = [
+                (
+                    "/run/hung",
+                    |system| symlink("/run/hung/x", system.path("/run/extensions/x")).unwrap(),
+                    "/run/extensions/x, a link to /run/hung/x is not looked at",
+                ),
+                (
+                    "/run/hung",
+                    |system| symlink("../hung/x", system.path("/run/extensions/x.raw")).unwrap(),
+                    "/run/extensions/x.raw, a link to ../hung/x is not looked at",
+                ),
+                (
+                    "/run/extensions",
+                    |_| {},
+                    "a file system that one of them lies on does not answer",
+                ),
+            ];
+            for (at, put, says) in ways {
+                changed(
+                    |system| {
+                        for directory in ["/run/extensions", "/run/hung"] {
+                            fs::create_dir_all(system.path(directory)).unwrap();
+                        }
+                        put(system);
+                        hung(&system.path(at));
+                    },
+                    |system, report| {
+                        report.exits(0);
+                        let text = report.text.split_whitespace().collect::<Vec<_>>().join(" ");
+                        assert!(text.contains(says), "{text}");
+                        let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
+                        umount2(&system.path(at), flags).unwrap();
+                    },
+                );
+            }
         },
     ),
     (

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, OFlags, StatxAttributes, StatxFlags, accessat};
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::mountinfo::MountTable;
+use usr_policy_plan::mountinfo::{MountInfo, MountTable};
 use usr_policy_plan::octal;
 use usr_policy_plan::plan::{Plan, PlannedMount};
 use usr_policy_plan::policy::Treatment;
@@ -41,7 +41,7 @@ pub(super) fn layers(
         Caller::Other => (Vec::new(), true),
     };
     let standing = match caller {
-        Caller::Root => standing(plan, root),
+        Caller::Root => standing(plan, root, mounts),
         Caller::Other => Vec::new(),
     };
     let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
@@ -63,7 +63,7 @@ pub(super) fn layers(
 }
 
 /// The processes with the mounts of PID 1 whose working directory can be written where its path cannot.
-fn standing(plan: &Plan, root: Option<&Root>) -> Vec<Standing> {
+fn standing(plan: &Plan, root: Option<&Root>, mounts: &MountTable) -> Vec<Standing> {
     let closed = |mount: &&PlannedMount| mount.rule.treatment == Treatment::ReadOnly;
     let closed: Vec<_> = plan.mounts.iter().filter(closed).collect();
     let first = namespace(Path::new("/proc/1")).ok();
@@ -80,8 +80,13 @@ fn standing(plan: &Plan, root: Option<&Root>) -> Vec<Standing> {
         let Some(of) = rules.find(|rule| at.is_at_or_below(rule)) else {
             continue;
         };
+        // The kernel shows the path that the process sees, and a look at what lies there can wait for ever.
+        let may_wait = || mounts.holding(&at).is_some_and(MountInfo::may_wait);
+        if namespace(&process).ok() != first || may_wait() {
+            continue;
+        }
         let can_write = accessat(CWD, &cwd, Asked::WRITE_OK, AtFlags::EACCESS).is_ok();
-        if can_write && ask(root, &at) == Access::ReadOnly && namespace(&process).ok() == first {
+        if can_write && ask(root, &at) == Access::ReadOnly {
             found.push(Standing {
                 pid,
                 program: program(&process),

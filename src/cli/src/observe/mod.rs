@@ -150,7 +150,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     // No record: nothing of ours acted at this boot.
     let events = Event::parse(&record(EVENTS));
     let state = State::parse(&record(STATE));
-    let sysext = root.map(|_| extensions(plan));
+    let sysext = root.map(|_| extensions(plan, &mounts));
     let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
@@ -174,14 +174,14 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
 }
 
 /// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer.
-fn extensions(plan: &Plan) -> Sysext {
-    let (plan, (told, answer)) = (plan.clone(), channel());
+fn extensions(plan: &Plan, mounts: &MountTable) -> Sysext {
+    let (plan, mounts, (told, answer)) = (plan.clone(), mounts.clone(), channel());
     spawn(move || {
         let root = root_of_pid_1().ok().flatten();
         // Nobody listens any more where that has taken too long.
         drop(
             told.send(
-                root.map(|root| observe_sysext(&root, &plan))
+                root.map(|root| observe_sysext(&root, &mounts, &plan))
                     .unwrap_or_default(),
             ),
         );

@@ -1,9 +1,13 @@
 //! Extensions: what lies where systemd-sysext(8) looks, and what it has merged. Nothing is mounted to look into an image.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs};
 use usr_policy_plan::config::ConfigFile;
+use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::{MountInfo, MountTable};
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::verify::{
     Access, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext,
@@ -27,7 +31,7 @@ const NAMES: &str = "/usr/.systemd-sysext/extensions";
 /// Where a mutable merge writes what is written to `/usr`. Source: systemd-sysext(8), "Mutability".
 const MUTABLE: &str = "/var/lib/extensions.mutable/usr";
 
-pub(crate) fn observe_sysext(root: &Root, plan: &Plan) -> Sysext {
+pub(crate) fn observe_sysext(root: &Root, mounts: &MountTable, plan: &Plan) -> Sysext {
     let directories = EXTENSION_DIRECTORIES
         .into_iter()
         .filter_map(|path| search_directory(root, path));
@@ -42,7 +46,7 @@ pub(crate) fn observe_sysext(root: &Root, plan: &Plan) -> Sysext {
         merged,
         extensions: EXTENSION_DIRECTORIES
             .into_iter()
-            .flat_map(|directory| extensions(root, directory))
+            .flat_map(|directory| extensions(root, mounts, directory))
             .collect(),
         directories: directories.collect(),
         system: system.unwrap_or_default(),
@@ -86,7 +90,7 @@ fn written(directory: &OwnedFd) -> Access {
     }
 }
 
-fn extensions(root: &Root, directory: &str) -> Vec<Extension> {
+fn extensions(root: &Root, mounts: &MountTable, directory: &str) -> Vec<Extension> {
     let mut entries: Vec<String> = root
         .names(directory)
         .unwrap_or_default()
@@ -97,6 +101,20 @@ fn extensions(root: &Root, directory: &str) -> Vec<Extension> {
     let found = entries.into_iter().filter_map(|entry| {
         let path = format!("{directory}/{entry}");
         let target = target(root, &path);
+        if target
+            .as_ref()
+            .is_some_and(|target| may_wait(mounts, directory, target))
+        {
+            let is_directory = !entry.as_bytes().ends_with(b".raw");
+            let name = Extension::name_of(&entry, is_directory)?.to_owned();
+            let content = Content::Unseen;
+            return Some(Extension {
+                name,
+                path,
+                target,
+                content,
+            });
+        }
         let opened = root.open_at(&path, OFlags::PATH).ok();
         let kind = opened.as_ref().map(kind);
         let is_directory = match kind {
@@ -124,6 +142,19 @@ fn extensions(root: &Root, directory: &str) -> Vec<Extension> {
         })
     });
     found.collect()
+}
+
+/// Whether a look at what a link leads to may wait for ever; links on the way are not followed.
+fn may_wait(mounts: &MountTable, directory: &str, target: &str) -> bool {
+    let mut path = PathBuf::new();
+    for component in Path::new(directory).join(target).components() {
+        match component {
+            Component::ParentDir => drop(path.pop()),
+            component => path.push(component),
+        }
+    }
+    MountPoint::seen(path.as_os_str().as_bytes())
+        .is_ok_and(|path| mounts.holding(&path).is_some_and(MountInfo::may_wait))
 }
 
 fn kind(file: &OwnedFd) -> FileType {

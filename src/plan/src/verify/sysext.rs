@@ -84,6 +84,8 @@ pub enum Content {
     Mask,
     /// A link that leads nowhere.
     LeadsNowhere,
+    /// It lies where a look may wait for ever, and nobody has looked.
+    Unseen,
 }
 
 /// Where extensions are looked for, the first name wins; in the last two by v252 and v253 only.
@@ -161,7 +163,7 @@ impl Extension {
         match &self.content {
             Content::LeadsNowhere => Suits::No("a link that leads nowhere".into()),
             Content::Mask => Suits::No("an empty directory, which hides what has its name".into()),
-            Content::Image => Suits::Perhaps,
+            Content::Image | Content::Unseen => Suits::Perhaps,
             Content::Directory { release: None, .. } => {
                 Suits::No("it has no extension-release file".into())
             }
@@ -300,6 +302,15 @@ impl<'a> Judge<'a> {
             }
         }
         for extension in sysext.considered() {
+            if extension.content == Content::Unseen {
+                self.find(
+                    Verdict::NotApplicable,
+                    Topic::Sysext,
+                    &extension.path,
+                    format!("{} is not looked at: it lies on a network or FUSE file system or an automount, which may never answer", Source(extension)),
+                    "",
+                );
+            }
             // What does not suit is not merged, whatever its name; but each is opened to see that.
             let is_merged = !matches!(extension.suits(sysext), Suits::No(_));
             let (what, remedy) = match extension.content {
@@ -377,6 +388,13 @@ impl<'a> Judge<'a> {
                     Topic::Sysext,
                     name,
                     format!("merged from {from}: an image"),
+                    "",
+                ),
+                Content::Unseen => self.find(
+                    Verdict::NotApplicable,
+                    Topic::Sysext,
+                    name,
+                    format!("merged from {from}, which is not looked at"),
                     "",
                 ),
                 Content::Mask | Content::LeadsNowhere => self.find(
