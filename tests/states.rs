@@ -287,6 +287,11 @@ fn without_chance(system: &System, text: &str) -> String {
         (r"\d+\.\d{3} s after", "SECONDS s after"),
         (r"another \d+ s", "another SECONDS s"),
         (r"pid \d+", "pid PID"),
+        (
+            r#""(size_bytes|used_bytes|inodes|used_inodes)": \d+"#,
+            "\"$1\": NUMBER",
+        ),
+        (r"\d+ of \d+ MiB used", "SOME of SIZE MiB used"),
         // A share of this machine's memory; what a state asks for is smaller.
         (r"\d{6,}k", "SIZEk"),
     ] {

@@ -52,6 +52,9 @@ pub fn object(text: &str) -> Result<Value, String> {
     let mut pairs = vec![(&value, schema), (&value["lock"], lock)];
     let findings = value["findings"].as_array().unwrap();
     pairs.extend(findings.iter().map(|row| (row, finding)));
+    let tmpfs = &schema["properties"]["tmpfs"]["items"];
+    let fills = value["tmpfs"].as_array().unwrap();
+    pairs.extend(fills.iter().map(|row| (row, tmpfs)));
     for (object, description) in pairs {
         for key in object.as_object().into_iter().flat_map(|map| map.keys()) {
             let explained = &description["properties"][key]["description"];

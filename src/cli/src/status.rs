@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use humantime::{FormattedDuration, format_duration};
-use rustix::fs::{FsWord, fstatfs, fstatvfs};
 use usr_policy_plan::policy::{Mode, Treatment};
 use usr_policy_plan::verify::{OPENED, Observed, UNLOCKED, Verdict, report, wanted};
 use usr_policy_system::container::in_container;
@@ -79,8 +78,9 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     for mount in &plan.mounts {
         if matches!(mount.rule.treatment, Treatment::Tmpfs(_)) {
             let path = mount.rule.mount_point.to_string();
-            let what = match fill(machine, &path)? {
-                Some(fill) => fill,
+            let mut fills = observed.fills.iter();
+            let what = match fills.find(|fill| fill.path == mount.rule.mount_point) {
+                Some(fill) => fill.to_string(),
                 None => about(&path).to_owned(),
             };
             line(text, "tmpfs", &format!("{path}: {what}"));
@@ -103,9 +103,6 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What statfs(2) says of the type of a tmpfs.
-const TMPFS_MAGIC: FsWord = 0x0102_1994;
-
 /// How long it has been so, where that is on record.
 fn since(observed: &Observed, path: &str) -> String {
     let mut events = observed.events.iter().rev();
@@ -126,20 +123,4 @@ fn seconds_between(earlier: u64, later: u64) -> FormattedDuration {
 fn line(text: &mut String, key: &str, what: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "{key:10}  {what}");
-}
-
-/// How full a tmpfs is; `None` where there is none.
-fn fill(machine: &Machine, path: &str) -> Result<Option<String>, Failure> {
-    let Some(directory) = machine.root.directory(path)? else {
-        return Ok(None);
-    };
-    let fail = |error| Failure::new(path, "cannot look at", error);
-    if fstatfs(&directory).map_err(fail)?.f_type != TMPFS_MAGIC {
-        return Ok(None);
-    }
-    let stat = fstatvfs(&directory).map_err(fail)?;
-    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-    let mebibytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize) / (1024 * 1024);
-    let (used, all) = (mebibytes(used), mebibytes(stat.f_blocks));
-    Ok(Some(format!("{used} of {all} MiB used")))
 }

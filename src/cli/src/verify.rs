@@ -14,7 +14,7 @@ use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::{Mode, Origin};
 use usr_policy_plan::text::Shown as Escaped;
 use usr_policy_plan::verify::{
-    Blind, Caller, Finding, Observed, Report, Topic, Verdict, report, wanted,
+    Blind, Caller, Fill, Finding, Observed, Report, Topic, Verdict, report, wanted,
 };
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
@@ -85,6 +85,7 @@ struct Verified {
     report: Report,
     /// `None` where nothing is locked: under `audit` and `off`, and in a container.
     lock: Option<Locked>,
+    fills: Vec<Fill>,
     boot_id: Option<String>,
     time: SystemTime,
 }
@@ -147,6 +148,7 @@ impl Verified {
             asked,
             report,
             lock: None,
+            fills: Vec::new(),
             boot_id: boot_id(),
             time: SystemTime::now(),
         }
@@ -209,6 +211,9 @@ fn verified(depth: Depth) -> Result<Verified, Failure> {
     let mut verified = Verified::new(asked, report);
     if plan.is_strict() {
         verified.lock = Some(Locked::new(&plan, &observed, verified.time));
+    }
+    if plan.mode != Mode::Off {
+        verified.fills = observed.fills;
     }
     Ok(verified)
 }

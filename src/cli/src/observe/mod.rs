@@ -1,16 +1,18 @@
 //! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing.
 
+mod fill;
 pub(crate) mod hidden;
 mod layers;
 mod sysext;
 mod system;
+mod turn;
 mod units;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::thread::{sleep, spawn};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
@@ -150,17 +152,25 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     // No record: nothing of ours acted at this boot.
     let events = Event::parse(&record(EVENTS));
     let state = State::parse(&record(STATE));
+    // Between the two looks at the table and the state: whoever had it before has changed one of them.
+    let is_changing = root.is_some_and(turn::is_taken);
     let sysext = root.map(|_| extensions(plan, &mounts));
     let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
         places,
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
+        fills: root.map_or(Vec::new(), |root| fill::fills(plan, root)),
         events,
         caller,
         unread: Vec::new(),
         state,
         now: state::now(),
+        clock: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .map(|time| time.as_secs()),
+        is_changing,
         is_guarded: root.is_some_and(is_guarded),
         follower: root.map_or(Follower::Unknown, follower),
         at_work,

@@ -2,7 +2,8 @@
 
 use humantime::format_rfc3339_seconds;
 use serde::Serialize;
-use usr_policy_plan::verify::Finding;
+use usr_policy_plan::text::Shown as Escaped;
+use usr_policy_plan::verify::{Fill, Finding};
 
 use super::text::why;
 use super::{Locked, Verified};
@@ -20,6 +21,7 @@ struct Document<'a> {
     verdict: &'static str,
     exit_code: u8,
     lock: Option<Lock>,
+    tmpfs: Vec<Tmpfs>,
     findings: Vec<Row<'a>>,
 }
 
@@ -29,6 +31,15 @@ struct Lock {
     row: &'static str,
     why: String,
     until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Tmpfs {
+    path: String,
+    size_bytes: u64,
+    used_bytes: u64,
+    inodes: u64,
+    used_inodes: u64,
 }
 
 #[derive(Serialize)]
@@ -52,6 +63,7 @@ pub(super) fn show(verified: &Verified) -> Result<String, serde_json::Error> {
         verdict: report.worst().id(),
         exit_code: report.exit_code(),
         lock: verified.lock.as_ref().map(lock),
+        tmpfs: verified.fills.iter().map(tmpfs).collect(),
         findings: report.findings.iter().map(row).collect(),
     };
     let mut text = serde_json::to_string_pretty(&document)?;
@@ -67,6 +79,16 @@ fn lock(lock: &Locked) -> Lock {
         until: lock
             .until
             .map(|until| format_rfc3339_seconds(until).to_string()),
+    }
+}
+
+fn tmpfs(fill: &Fill) -> Tmpfs {
+    Tmpfs {
+        path: Escaped(fill.path.as_bytes()).to_string(),
+        size_bytes: fill.size,
+        used_bytes: fill.used,
+        inodes: fill.inodes,
+        used_inodes: fill.used_inodes,
     }
 }
 

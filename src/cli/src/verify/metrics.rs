@@ -8,7 +8,8 @@ use std::fmt::{Display, Write};
 use std::time::UNIX_EPOCH;
 
 use usr_policy_plan::policy::Mode;
-use usr_policy_plan::verify::Verdict;
+use usr_policy_plan::text::Shown as Escaped;
+use usr_policy_plan::verify::{Fill, Verdict};
 
 use super::Verified;
 
@@ -67,6 +68,21 @@ pub(super) fn show(verified: &Verified) -> String {
         text.sample("usr_policy_finding", &labels, count);
     }
 
+    tmpfs(
+        &mut text,
+        &verified.fills,
+        "usr_policy_tmpfs_size_bytes",
+        "What a tmpfs of the policy can hold, in bytes; 0 where it has no limit.",
+        |fill| fill.size,
+    );
+    tmpfs(
+        &mut text,
+        &verified.fills,
+        "usr_policy_tmpfs_used_bytes",
+        "What of that is used.",
+        |fill| fill.used,
+    );
+
     let Some(lock) = &verified.lock else {
         return text.0;
     };
@@ -100,6 +116,17 @@ pub(super) fn show(verified: &Verified) -> String {
         );
     }
     text.0
+}
+
+/// A number of each tmpfs.
+fn tmpfs(text: &mut Text, fills: &[Fill], name: &str, help: &str, number: fn(&Fill) -> u64) {
+    if !fills.is_empty() {
+        text.family(name, help);
+    }
+    for fill in fills {
+        let path = Escaped(fill.path.as_bytes());
+        text.sample(name, &[("path", &path as &dyn Display)], number(fill));
+    }
 }
 
 /// Lines of the format. Writing to a String does not fail.

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::judge::Judge;
+use super::open::LOCK_OR_UNLOCK;
 use super::undone::with;
 use super::{Topic, Verdict};
 use crate::mount_point::MountPoint;
@@ -14,10 +15,21 @@ use crate::policy::{Role, Rule, Tmpfs};
 
 impl<'a> Judge<'a> {
     pub(super) fn database(&mut self, rule: &Rule) {
-        let Some((_, read_only)) = self.judged(rule) else {
+        let Some((place, read_only)) = self.judged(rule) else {
             return;
         };
         let path = &rule.mount_point;
+        if let (Some(layer), Some(top)) = (read_only, self.observed.mount_at(place))
+            && let Some(though) = self.closed_though_open(path, top, layer)
+        {
+            return self.find(
+                Verdict::Warning,
+                Topic::Database,
+                path,
+                format!("locked, {though}"),
+                LOCK_OR_UNLOCK,
+            );
+        }
         if read_only.is_none() && self.wanted().usr_is_open {
             return self.find(
                 Verdict::Warning,
@@ -132,7 +144,10 @@ impl<'a> Judge<'a> {
                     Verdict::Holds,
                     Topic::Memory,
                     path,
-                    format!("tmpfs {options}"),
+                    match self.fill_of(path) {
+                        Some(fill) => format!("tmpfs {options}, {fill}"),
+                        None => format!("tmpfs {options}"),
+                    },
                     "",
                 ),
                 Some(what) => {

@@ -127,7 +127,9 @@ impl<'a> Judge<'a> {
         self.below_usr();
         self.layers();
         for path in ALWAYS_WRITABLE {
-            if let Ok(path) = MountPoint::new(path.as_bytes()) {
+            if let Ok(path) = MountPoint::new(path.as_bytes())
+                && !self.is_said_below(&path)
+            {
                 self.writable(&path, Verdict::Warning);
             }
         }
@@ -150,6 +152,8 @@ impl<'a> Judge<'a> {
         self.sysext();
         self.layout();
         self.hidden();
+        self.fills();
+        self.witnesses();
         self.next_boot();
     }
 
@@ -275,17 +279,6 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What is open on purpose, and until when.
-    pub(super) fn open(&self) -> String {
-        match self.wanted().until {
-            Some(until) => format!(
-                "open for another {} s, by usr-policy unlock",
-                until.saturating_sub(self.observed.now) / 1_000_000
-            ),
-            None => "open by usr-policy unlock, until the next lock, merge or boot".into(),
-        }
-    }
-
     /// Judges a path that must be writable; `otherwise` is how much it matters.
     pub(super) fn writable(&mut self, path: &MountPoint, otherwise: Verdict) {
         let Some(place) = self.place(path) else {
@@ -327,6 +320,23 @@ impl<'a> Judge<'a> {
             Some(Writability::Contradiction(what)) => self.contradiction(path, what),
             None => self.not_in_table(path),
         }
+    }
+
+    /// Whether a rule for a path below it has told already what is to be told of its mount: that it cannot be written.
+    fn is_said_below(&self, path: &MountPoint) -> bool {
+        let is_closed = |place: &&Place| {
+            matches!(place.kind, Kind::Directory | Kind::Linked)
+                && !matches!(self.writability(place), Some(Writability::Writable))
+        };
+        let mount_of = |place| self.observed.mount_at(place).map(|mount| mount.mount_id);
+        let Some(place) = self.place(path).filter(is_closed) else {
+            return false;
+        };
+        let mut below = self.plan.writable.iter().filter_map(|rule| {
+            let is_below = rule.mount_point.is_at_or_below(path);
+            self.place(&rule.mount_point).filter(|_| is_below)
+        });
+        below.any(|below| is_closed(&below) && mount_of(below) == mount_of(place))
     }
 
     /// Mounts below `/usr` keep their own flags; one that nobody asked for is a hole.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::judge::Judge;
-use super::{Access, Caller, Kind, Place, Topic, Verdict, Way};
+use super::{Access, Kind, Place, Topic, Verdict, Way};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::policy::Role;
@@ -204,21 +204,6 @@ impl<'a> Judge<'a> {
         self.elsewhere();
         self.processes();
         self.standing();
-        if self.observed.layers.has_unseen_processes {
-            let what = match self.observed.caller {
-                Caller::Other => {
-                    "seen without the rights of root: processes with mounts of their own were not looked at"
-                }
-                Caller::Root => "some processes with mounts of their own could not be looked at",
-            };
-            self.find(
-                Verdict::Warning,
-                Topic::Witness,
-                &"processes",
-                what,
-                self.observed.caller.way_to_see(),
-            );
-        }
     }
 
     fn second_reading(&mut self) {
@@ -360,7 +345,7 @@ impl<'a> Judge<'a> {
 }
 
 /// The first of a list, and how many there are beside them.
-fn some_of(names: &[String]) -> String {
+pub(super) fn some_of(names: &[String]) -> String {
     let shown = names.get(..NAMED).unwrap_or(names).join(", ");
     match names.len().saturating_sub(NAMED) {
         0 => shown,

@@ -2,12 +2,14 @@
 
 mod below_var;
 mod events;
+mod fill;
 mod judge;
 mod layers;
 #[cfg(test)]
 mod layouts;
 mod next_boot;
 mod observed;
+mod open;
 mod sysext;
 mod system;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod topic;
 mod undone;
 mod usr;
 mod ways;
+mod witnesses;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -23,6 +26,7 @@ use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
+pub use fill::Fill;
 pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
@@ -109,7 +113,8 @@ pub struct Finding {
 pub struct Report {
     /// What the plan asks for.
     pub mode: Mode,
-    /// The findings: the most serious first, and those that are alike in the order of the plan.
+    /// The findings: the most serious first, the pair before all others that are broken, and those that are alike in the order
+    /// of the plan.
     pub findings: Vec<Finding>,
 }
 
@@ -145,7 +150,7 @@ impl Report {
 }
 
 /// Paths that the policy never changes, and that a machine needs writable.
-const ALWAYS_WRITABLE: [&str; 2] = ["/etc", "/run"];
+const ALWAYS_WRITABLE: [&str; 3] = ["/var", "/etc", "/run"];
 
 /// The paths that must be looked at to judge a plan.
 #[must_use]
@@ -210,7 +215,11 @@ pub fn report(plan: &Plan, observed: &Observed) -> Report {
             finding.verdict = finding.verdict.min(Verdict::Warning);
         }
     }
-    findings.sort_by_key(|finding| Reverse(finding.verdict));
+    // Nothing is worse than the pair in its dangerous row: packages are lost while somebody mends another line.
+    findings.sort_by_key(|finding| {
+        let is_worst = finding.topic == Topic::Pair && finding.verdict == Verdict::Broken;
+        Reverse((finding.verdict, is_worst))
+    });
     Report {
         mode: plan.mode,
         findings,

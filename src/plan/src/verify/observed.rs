@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Event, Layers, Sysext, SystemFacts};
+use super::{Event, Fill, Layers, Sysext, SystemFacts};
 use crate::lock::State;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
@@ -17,12 +17,18 @@ pub struct Observed {
     pub places: Vec<Place>,
     /// Physical memory, in bytes; `None` where it could not be read.
     pub memory: Option<u64>,
+    /// How full each path is that is to be in memory and is a tmpfs.
+    pub fills: Vec<Fill>,
     /// What our own stages recorded at this boot, in order.
     pub events: Vec<Event>,
     /// What the lock table remembers.
     pub state: State,
     /// When it was looked, `CLOCK_BOOTTIME` in microseconds.
     pub now: u64,
+    /// The same moment in seconds since 1970; `None` where the clock is not set.
+    pub clock: Option<u64>,
+    /// Whether one of our own programs was changing mounts or state in that moment.
+    pub is_changing: bool,
     /// Whether pacman would run our hook, which stops what a read-only `/usr` would break.
     pub is_guarded: bool,
     /// Whether somebody follows merges.

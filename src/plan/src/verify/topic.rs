@@ -41,6 +41,8 @@ pub enum Topic {
     Layout,
     /// What lies beneath a tmpfs.
     Hidden,
+    /// How full a tmpfs is.
+    Fill,
 }
 
 impl Topic {
@@ -78,6 +80,7 @@ impl Topic {
             Topic::Sysext => "sysext",
             Topic::Layout => "layout",
             Topic::Hidden => "hidden",
+            Topic::Fill => "fill",
         }
     }
 
@@ -107,6 +110,7 @@ impl Topic {
             Topic::Sysext => "extensions are a part of /usr as long as they are merged",
             Topic::Layout => "a read-only /usr protects nothing of the system that lies elsewhere",
             Topic::Hidden => "it takes room on the disk, and no program sees it",
+            Topic::Fill => "a program that finds no room there fails",
         }
     }
 }

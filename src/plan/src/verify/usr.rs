@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use super::judge::{Judge, Layer, Seconds};
+use super::open::LOCK_OR_UNLOCK;
 use super::system::provider;
 use super::undone::with;
 use super::{Event, OPENED, START, Topic, UNLOCKED, Verdict};
@@ -38,7 +39,12 @@ impl<'a> Judge<'a> {
             );
             return;
         }
-        if let Some(layer) = read_only {
+        if let Some(layer) = read_only
+            && let Some(though) = self.closed_though_open(path, top, layer)
+        {
+            let what = format!("read-only, {though}");
+            self.find(Verdict::Warning, Topic::Usr, path, what, LOCK_OR_UNLOCK);
+        } else if let Some(layer) = read_only {
             self.usr_is_read_only(path, top, layer, sysext);
         } else if self.wanted().usr_is_open {
             self.find(
@@ -120,29 +126,28 @@ impl<'a> Judge<'a> {
             } else {
                 (",", self.way_into_the_initramfs())
             };
+            let by = how_late(event, events);
             let what = format!(
-                "read-only, but late{before} since {since} after the kernel started{merged}"
+                "read-only, but late{before} since {since} after the kernel started{merged} ({by})"
             );
             self.find(Verdict::Warning, Topic::Usr, path, what, remedy);
         } else if was_made {
             let what = format!("read-only since the soft-reboot{merged}");
             self.find(Verdict::Holds, Topic::Usr, path, what, "");
-        } else if first.is_some_and(before_switch) {
-            self.find(
-                Verdict::Holds,
-                Topic::Usr,
-                path,
-                format!("read-only since the initramfs{merged}"),
-                "",
+        } else if let Some(event) =
+            first.filter(|event| before_switch(event) || is(event, Stage::Init))
+        {
+            let before = if before_switch(event) {
+                "the initramfs"
+            } else {
+                "pre-init"
+            };
+            let what = format!(
+                "read-only since {before}{merged} ({} stage, {} after the kernel started)",
+                Shown(event.stage.as_bytes()),
+                Seconds(event.boottime)
             );
-        } else if first.is_some_and(|event| is(event, Stage::Init)) {
-            self.find(
-                Verdict::Holds,
-                Topic::Usr,
-                path,
-                format!("read-only since pre-init{merged}"),
-                "",
-            );
+            self.find(Verdict::Holds, Topic::Usr, path, what, "");
         } else {
             let table = &self.observed.mounts;
             let beneath = table.by_id(top.parent_id).filter(|_| sysext);
@@ -229,6 +234,19 @@ impl<'a> Judge<'a> {
             }
             _ => String::new(),
         }
+    }
+}
+
+/// Which of the late ones made `/usr` read-only. The host stage comes before local-fs.target when it runs for the first time;
+/// it and `sync` run again at any time.
+fn how_late(event: &Event, events: &[Event]) -> String {
+    let mut after = events.iter().skip_while(|one| *one != event);
+    let is_host = event.stage == Stage::Host.to_string();
+    if is_host && after.any(|one| one.result == START) {
+        "host stage, before local-fs.target".into()
+    } else {
+        let stage = if is_host { "host stage" } else { "sync" };
+        format!("{stage}, when services may have been running")
     }
 }
 
