@@ -196,10 +196,10 @@ fn shorter_forms(system: &System, state: &State, all: &Said) -> Result<(), Faile
     if [normal.exit, quiet.exit] != [all.exit; 2] {
         return Err("--all changes the exit code".into());
     }
-    // Another width of the column is no difference.
+    // Another width of the column is no difference, nor is what another moment has another of.
     let lines = |said: &Said| -> Vec<String> {
-        let lines = said.stdout.lines();
-        lines
+        let text = without_chance(system, &said.stdout);
+        text.lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect()
     };

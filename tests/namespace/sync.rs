@@ -71,8 +71,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 assert_eq!(system.mounts().len(), before + 4);
                 let (_, report, _) = system.program(&["verify"]);
                 for line in [
-                    "  holds    /var/cache/pacman  tmpfs mode=0755,size=25%,nosuid,nodev,noexec\n",
-                    "  holds    /var/tmp           tmpfs mode=1777,size=25%,nosuid,nodev\n",
+                    "  holds    /var/cache/pacman  tmpfs mode=0755,size=25%,nosuid,nodev,noexec, 0 of ",
+                    "  holds    /var/tmp           tmpfs mode=1777,size=25%,nosuid,nodev, 0 of ",
                 ] {
                     assert!(report.contains(line), "{report}");
                 }

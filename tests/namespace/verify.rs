@@ -225,6 +225,11 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                         "BROKEN",
                         "/usr is read-only and the database is writable",
                     );
+                    assert_eq!(
+                        report.findings[0].0, "/usr and the package database",
+                        "{}",
+                        report.text
+                    );
                 },
             );
         },

@@ -169,7 +169,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         clock: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .ok()
-            .map(|time| time.as_secs()),
+            .and_then(|time| u64::try_from(time.as_micros()).ok()),
         is_changing,
         is_guarded: root.is_some_and(is_guarded),
         follower: root.map_or(Follower::Unknown, follower),

@@ -19,17 +19,6 @@ impl<'a> Judge<'a> {
             return;
         };
         let path = &rule.mount_point;
-        if let (Some(layer), Some(top)) = (read_only, self.observed.mount_at(place))
-            && let Some(though) = self.closed_though_open(path, top, layer)
-        {
-            return self.find(
-                Verdict::Warning,
-                Topic::Database,
-                path,
-                format!("locked, {though}"),
-                LOCK_OR_UNLOCK,
-            );
-        }
         if read_only.is_none() && self.wanted().usr_is_open {
             return self.find(
                 Verdict::Warning,
@@ -74,6 +63,17 @@ impl<'a> Judge<'a> {
                 path,
                 format!("locked, but {hole} is a writable mount of its own below it"),
                 "run /usr/lib/usr-policy/usr-policy-generator sync, and write ro in its line of /etc/fstab",
+            );
+        } else if let (Some(layer), Some(top)) = (read_only, self.observed.mount_at(place))
+            && let Some(though) = self.closed_though_open(path, top, layer)
+        {
+            let what = format!("locked, {though}");
+            self.find(
+                Verdict::Warning,
+                Topic::Database,
+                path,
+                what,
+                LOCK_OR_UNLOCK,
             );
         } else {
             self.find(

@@ -25,7 +25,7 @@ pub struct Observed {
     pub state: State,
     /// When it was looked, `CLOCK_BOOTTIME` in microseconds.
     pub now: u64,
-    /// The same moment in seconds since 1970; `None` where the clock is not set.
+    /// The same moment in microseconds since 1970; `None` where the clock is not set.
     pub clock: Option<u64>,
     /// Whether one of our own programs was changing mounts or state in that moment.
     pub is_changing: bool,

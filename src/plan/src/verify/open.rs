@@ -19,12 +19,14 @@ impl Judge<'_> {
         let Some(until) = self.wanted().until else {
             return "open by usr-policy unlock, until the next lock, merge or boot".into();
         };
-        let seconds = until.saturating_sub(self.observed.now) / 1_000_000;
+        let left = until.saturating_sub(self.observed.now);
         let at = self
             .observed
             .clock
-            .and_then(|clock| clock.checked_add(seconds));
-        let at = at.and_then(Utc::new).map(|at| format!(", until {at}"));
+            .and_then(|clock| clock.checked_add(left));
+        let at = at.and_then(|at| Utc::new(at / 1_000_000));
+        let at = at.map(|at| format!(", until {at}"));
+        let seconds = left / 1_000_000;
         format!(
             "open for another {seconds} s{}, by usr-policy unlock",
             at.unwrap_or_default()
@@ -110,7 +112,7 @@ mod tests {
         let plan = plan("usrpolicy=strict");
         let mut seen = machine(&plan, table);
         seen.now = 5_000_000;
-        seen.clock = Some(1_700_000_000);
+        seen.clock = Some(1_700_000_000_999_999);
         seen.is_changing = is_changing;
         seen.state = State {
             manual: Manual::Unlock {
