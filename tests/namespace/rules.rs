@@ -1,7 +1,7 @@
 //! The rules that are no mount to be made: what is full, what must stay writable, when it was closed, and what is on record.
 
 use std::fs::{self, File};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use usr_policy_tests::prepare::{CACHE, in_memory};
 use usr_policy_tests::privilege::{has_other_users, tmpfs};
@@ -248,6 +248,27 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     assert!(!says_though(&Report::of(system)));
                 },
             );
+        },
+    ),
+    (
+        "while unlock and lock do their work again and again nobody is told that something is closed",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                let mut work = system.command(&[
+                    "sh",
+                    "-c",
+                    "for turn in 1 2 3 4 5 6 7 8 9 10; do usr-policy unlock && usr-policy lock || exit 1; done",
+                ]);
+                let mut work = work.stdout(Stdio::null()).spawn().unwrap();
+                let mut looks = 0;
+                while work.try_wait().unwrap().is_none() {
+                    let report = system.program(&["verify"]).1;
+                    assert!(!report.contains("although the lock table says"), "{report}");
+                    looks += 1;
+                }
+                assert!(work.wait().unwrap().success() && looks > 0);
+            });
         },
     ),
     (
