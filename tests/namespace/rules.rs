@@ -295,6 +295,24 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a state with a time that no calendar has is open without a point at which that ends",
+        || {
+            changed(
+                |system| {
+                    assert_eq!(system.program(&["unlock"]).0, 0);
+                    let text = format!("manual unlock {}\n", u64::MAX);
+                    system.write("/run/usr-policy/state/lock", &text);
+                },
+                |system, report| {
+                    report.says("/usr", "warning", " s, by usr-policy unlock");
+                    let json = system.program(&["verify", "--json"]).1;
+                    let object = verdict::object(&json).unwrap();
+                    assert!(object["lock"]["until"].is_null(), "{json}");
+                },
+            );
+        },
+    ),
+    (
         "the witnesses that were not asked are told once, and root has them all",
         || {
             if !has_other_users() {

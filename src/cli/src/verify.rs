@@ -7,14 +7,14 @@ mod text;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use usr_policy_plan::lock::Wanted;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::{Mode, Origin};
 use usr_policy_plan::text::Shown as Escaped;
 use usr_policy_plan::verify::{
-    Blind, Caller, Fill, Finding, Observed, Report, Topic, Verdict, report, wanted,
+    Blind, Caller, Fill, Finding, Observed, Report, Topic, Verdict, YEAR_10_000, report, wanted,
 };
 use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
@@ -130,6 +130,8 @@ impl Locked {
         let until = wanted.until.and_then(|until| {
             time.checked_add(Duration::from_micros(until.saturating_sub(observed.now)))
         });
+        // What RFC 3339 has no words for ends the program that asks humantime for them.
+        let until = until.filter(|until| *until < UNIX_EPOCH + Duration::from_secs(YEAR_10_000));
         Locked { wanted, until }
     }
 

@@ -30,6 +30,7 @@ pub use fill::Fill;
 pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
+pub use open::YEAR_10_000;
 pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;

@@ -56,8 +56,8 @@ impl Judge<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Utc(u64);
 
-/// The first second that has no four digits for its year.
-const YEAR_10_000: u64 = 253_402_300_800;
+/// The first second that has no four digits for its year, and so no words in RFC 3339, since 1970.
+pub const YEAR_10_000: u64 = 253_402_300_800;
 
 const DAY: u64 = 86_400;
 
