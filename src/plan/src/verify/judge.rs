@@ -178,11 +178,9 @@ impl<'a> Judge<'a> {
         }
         match (place.access, read_only) {
             (Access::Writable, true) => Some(disagrees("faccessat", false)),
-            // A btrfs subvolume can be read-only by a property that no table shows.
-            (Access::ReadOnly, false) if mount.fs_type == b"btrfs" => {
-                Some(Writability::ReadOnly(Layer::FileSystem))
-            }
-            (Access::ReadOnly, false) => Some(disagrees("faccessat", true)),
+            // No table shows what a file system decides by itself: the property of a btrfs subvolume, a snapshot, a server
+            // that exports read-only. EROFS while both flags are rw is the file system's own word.
+            (Access::ReadOnly, false) => Some(Writability::ReadOnly(Layer::FileSystem)),
             (_, true) => Some(Writability::ReadOnly(if by_mount {
                 Layer::Mount
             } else {

@@ -16,6 +16,8 @@ mod topic;
 mod undone;
 mod usr;
 mod ways;
+#[cfg(test)]
+mod witness_tests;
 
 use alloc::string::String;
 use alloc::vec::Vec;
