@@ -296,13 +296,11 @@ impl<'a> Judge<'a> {
                             .is_some_and(|mount| mount.fs_type != b"btrfs"),
                     }
             });
-            let paths: Vec<String> = paths.map(|(way, _)| way.at.to_string()).collect();
+            let paths: Vec<&MountPoint> = paths.map(|(way, _)| &way.at).collect();
             let Some(first) = paths.first() else { continue };
-            let what = format!("the same files can be written at {}", some_of(&paths));
-            let mount = MountPoint::seen(first.as_bytes()).ok();
-            let mount = mount.and_then(|way| self.index.holding(&way));
-            let mount = mount.map_or(first.clone(), |mount| mount.mount_point.to_string());
-            let remedy = format!("umount {mount}, or mount -o remount,bind,ro {mount}");
+            let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            let what = format!("the same files can be written at {}", some_of(&names));
+            let remedy = self.way_to_close(path, first);
             self.find(Verdict::Warning, Topic::Way, path, what, remedy);
         }
     }
@@ -366,6 +364,45 @@ fn some_of(names: &[String]) -> String {
         0 => shown,
         others => format!("{shown} and {others} more"),
     }
+    /// How to close another way to a rule's files; a mount that shows more than these is in use for that, and stays as it is.
+    fn way_to_close(&self, of: &MountPoint, at: &MountPoint) -> String {
+        if let Some(mount) = self.index.holding(at)
+            && at.as_bytes() != b"/"
+        {
+            if mount.mount_point == *at {
+                return format!("umount {at}, or mount -o remount,bind,ro {at}");
+            }
+            if !self.propagates_to(of, at, mount) {
+                return format!(
+                    "mount --bind -o ro {at} {at} closes it until the next boot; {} shows more than that, and stays as it is",
+                    mount.mount_point
+                );
+            }
+        }
+        format!(
+            "as long as the file system is mounted so, whoever writes to {at} changes {of}: write there only what is meant for it, or give {of} a file system or subvolume of its own that is mounted nowhere else"
+        )
+    }
+
+    /// Whether what is mounted at a way would appear at the rule's path too, by way of a mount of the same peer group: there it
+    /// would be one mount too many.
+    fn propagates_to(&self, of: &MountPoint, at: &MountPoint, mount: &MountInfo) -> bool {
+        let root = |mount: &MountInfo| MountPoint::seen(&mount.root).ok();
+        let Some(directory) = root(mount)
+            .zip(at.below(&mount.mount_point))
+            .map(|(root, rest)| root.join(rest))
+        else {
+            return true;
+        };
+        let group = mount.peer_group;
+        let mut peers = self.observed.mounts.mounts.iter();
+        group.is_some()
+            && peers.any(|peer| {
+                let rest = |root: MountPoint| Some(peer.mount_point.join(directory.below(&root)?));
+                peer.peer_group == group && root(peer).and_then(rest).as_ref() == Some(of)
+            })
+    }
+
 }
 
 #[cfg(test)]

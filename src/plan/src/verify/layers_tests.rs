@@ -185,7 +185,7 @@ fn another_way_to_the_files_is_a_warning_that_names_it() {
             .unwrap();
         assert_eq!(
             finding.remedy,
-            "umount /mnt, or mount -o remount,bind,ro /mnt"
+            "mount --bind -o ro /mnt/usr /mnt/usr closes it until the next boot; /mnt shows more than that, and stays as it is"
         );
     }
     // The property of a subvolume closes it, and nobody but the kernel can tell.
@@ -205,6 +205,63 @@ fn another_way_to_the_files_is_a_warning_that_names_it() {
         "/usr",
         "at /m0, /m1, /m2 and 2 more",
     );
+}
+
+#[test]
+fn no_remedy_takes_a_mount_away_that_shows_more_than_the_rules_files() {
+    let data = "1 0 0:1 / / rw shared:1 - ext4 a rw\n\
+        2 1 0:1 /data/usr /usr rw shared:1 - ext4 a rw\n3 2 0:1 /data/usr /usr ro shared:2 - ext4 a rw\n";
+    let top = "1 0 0:1 / / rw shared:1 - btrfs a rw,subvol=/\n\
+        2 1 0:1 /@usr /usr ro shared:2 - btrfs a rw,subvol=/@usr\n";
+    let home = "1 0 0:1 / / ro - ext4 a rw\n5 1 0:2 / /home rw - tmpfs t rw\n";
+    let exact = "5 1 0:1 /usr /srv/usr rw - ext4 a rw\n";
+    let part = "5 1 0:1 /usr/share /srv/share rw - ext4 a rw\n";
+    let keep = |at: &str, of: &str| {
+        format!(
+            "as long as the file system is mounted so, whoever writes to {at} changes {of}: write there only what is meant for it, or give {of} a file system or subvolume of its own that is mounted nowhere else"
+        )
+    };
+    let cover = |at: &str, mount: &str| {
+        format!(
+            "mount --bind -o ro {at} {at} closes it until the next boot; {mount} shows more than that, and stays as it is"
+        )
+    };
+    let take_away = |at: &str| format!("umount {at}, or mount -o remount,bind,ro {at}");
+    for (table, of, at, remedy) in [
+        // The peers of / are shown what is mounted in it, the bind at /usr among them.
+        (data, "/usr", "/data/usr", keep("/data/usr", "/usr")),
+        (top, "/usr", "/@usr", cover("/@usr", "/")),
+        (home, "/var/lib/pacman", "/home", take_away("/home")),
+        (
+            home,
+            "/var/lib/pacman",
+            "/home/db",
+            cover("/home/db", "/home"),
+        ),
+        (
+            &[ROOT, exact].concat(),
+            "/usr",
+            "/srv/usr",
+            take_away("/srv/usr"),
+        ),
+        (
+            &[ROOT, part].concat(),
+            "/usr",
+            "/srv/share",
+            take_away("/srv/share"),
+        ),
+        // The root directory itself.
+        (ROOT, "/usr", "/", keep("/", "/usr")),
+    ] {
+        let report = changed("usrpolicy=strict", table, |seen| {
+            seen.layers.elsewhere = vec![(way(of, at), Access::Writable)];
+        });
+        let mut findings = report.findings.iter();
+        let finding = findings
+            .find(|finding| finding.topic == Topic::Way)
+            .unwrap_or_else(|| panic!("{at}: {report:#?}"));
+        assert_eq!((finding.subject.as_str(), &finding.remedy), (of, &remedy));
+    }
 }
 
 fn process(pid: u32, of: &str, at: &str) -> Process {
