@@ -342,7 +342,7 @@ fn a_subvolume_beneath_extensions_is_judged_by_its_property_or_not_at_all() {
     const MERGED: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
     let in_root = "1 0 0:1 /@ / rw - btrfs a rw\n";
     let own = "1 0 0:1 /@ / rw - btrfs a rw\n2 1 0:1 /@usr /usr rw - btrfs a rw\n";
-    let cannot_be_seen = "the subvolume beneath them cannot be seen, and may be writable";
+    let cannot_be_seen = "what lies beneath them cannot be seen, and may be writable";
     for (table, merged, root, verdict, what) in [
         (
             in_root,
@@ -378,6 +378,157 @@ fn a_subvolume_beneath_extensions_is_judged_by_its_property_or_not_at_all() {
         });
         says(&report, verdict, "/usr", what);
     }
+}
+
+fn beneath(access: Access, is_immutable: Option<bool>) -> Vec<BeneathExtensions> {
+    vec![BeneathExtensions {
+        path: point("/usr"),
+        access,
+        is_immutable,
+    }]
+}
+
+#[test]
+fn what_a_look_beneath_extensions_says_decides_where_the_flags_say_rw() {
+    let sysext = "3 2 0:3 / /usr ro - overlay sysext ro\n";
+    let own = |fs_type: &str, flag: &str| {
+        format!("1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr {flag} - {fs_type} b rw\n{sysext}")
+    };
+    let holds = "read-only by its file system";
+    for (table, access, verdict, what) in [
+        (
+            own("btrfs", "rw"),
+            Access::ReadOnly,
+            Verdict::Holds,
+            "read-only by its file system, a read-only btrfs subvolume, extensions merged over it",
+        ),
+        (own("fuse.x", "rw"), Access::ReadOnly, Verdict::Holds, holds),
+        (own("ext4", "rw"), Access::ReadOnly, Verdict::Holds, holds),
+        (
+            own("btrfs", "rw"),
+            Access::Writable,
+            Verdict::Broken,
+            "writable beneath them",
+        ),
+        (
+            own("btrfs", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        (
+            own("nfs4", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        (
+            own("fuse.x", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        // Its flags say all there is.
+        (
+            own("ext4", "rw"),
+            Access::NoWitness,
+            Verdict::Broken,
+            "writable beneath them",
+        ),
+        (
+            own("btrfs", "ro"),
+            Access::NoWitness,
+            Verdict::Holds,
+            "merged over it",
+        ),
+        (
+            own("btrfs", "ro"),
+            Access::ReadOnly,
+            Verdict::Holds,
+            "merged over it",
+        ),
+        (
+            own("ext4", "ro"),
+            Access::Writable,
+            Verdict::Unknown,
+            "the mount table says read-only beneath the extensions, faccessat says writable",
+        ),
+    ] {
+        let report = changed("usrpolicy=strict", &table, |seen| {
+            seen.layers.beneath = beneath(access, None);
+        });
+        says(&report, verdict, "/usr", what);
+    }
+    // The root directory is another subvolume than what lies beneath them: the nearer witness counts.
+    let nested = "1 0 0:1 /@ / rw - btrfs a rw\n3 1 0:3 / /usr ro - overlay sysext ro\n";
+    let report = changed("usrpolicy=strict", nested, |seen| {
+        seen.layers.root = Some(Access::Writable);
+        seen.layers.beneath = beneath(Access::ReadOnly, Some(false));
+    });
+    says(
+        &report,
+        Verdict::Holds,
+        "/usr",
+        "read-only by its root, a read-only btrfs subvolume",
+    );
+    assert!(!has(&report, Topic::Attribute), "{report:#?}");
+}
+
+#[test]
+fn only_who_is_not_root_is_told_to_look_beneath_extensions_as_root() {
+    let own = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - btrfs b rw\n\
+        3 2 0:3 / /usr ro - overlay sysext ro\n";
+    for (caller, remedy) in [
+        (Caller::Root, "systemd-sysext unmerge, and ask again"),
+        (Caller::Other, "run usr-policy verify as root"),
+    ] {
+        let report = changed("usrpolicy=strict", own, |seen| seen.caller = caller);
+        let mut findings = report.findings.iter();
+        let finding = findings.find(|finding| finding.topic == Topic::Usr);
+        let finding = finding.unwrap();
+        assert_eq!(
+            (finding.verdict, finding.remedy.as_str()),
+            (Verdict::Unknown, remedy)
+        );
+    }
+}
+
+#[test]
+fn extensions_over_a_mount_that_the_table_lacks_leave_open_what_is_beneath_them() {
+    let table = "1 0 0:1 / / rw - ext4 a rw\n3 99 0:3 / /usr ro - overlay sysext ro\n";
+    let report = changed("usrpolicy=strict", table, |seen| {
+        seen.places[0].mount_id = Some(3);
+    });
+    says(
+        &report,
+        Verdict::Unknown,
+        "/usr",
+        "what lies beneath them is not in the mount table of PID 1, and may be writable",
+    );
+}
+
+#[test]
+fn an_immutable_directory_beneath_extensions_is_told_once_with_the_way_to_it() {
+    let merged = [ROOT, "3 2 0:3 / /usr ro - overlay sysext ro\n"].concat();
+    let report = changed("usrpolicy=strict", &merged, |seen| {
+        seen.layers.immutable = vec![point("/usr")];
+        seen.layers.beneath = beneath(Access::ReadOnly, Some(true));
+    });
+    let mut findings = report.findings.iter();
+    let findings: Vec<_> = findings
+        .by_ref()
+        .filter(|finding| finding.topic == Topic::Attribute)
+        .collect();
+    let [finding] = findings.as_slice() else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(
+        (finding.what.as_str(), finding.remedy.as_str()),
+        (
+            "beneath the extensions it has the immutable attribute, which usr-policy never sets",
+            "systemd-sysext unmerge, then chattr -i /usr, while it is open"
+        )
+    );
 }
 
 #[test]

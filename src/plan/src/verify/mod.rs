@@ -25,7 +25,7 @@ use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
-pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
+pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Stack, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use sysext::{Content, Extension, SearchDirectory, Sysext};
