@@ -18,6 +18,8 @@ mod layers;
 mod lock;
 #[path = "namespace/plan.rs"]
 mod plan;
+#[path = "namespace/refuses.rs"]
+mod refuses;
 #[path = "namespace/sandboxes.rs"]
 mod sandboxes;
 #[path = "namespace/sync.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ("layers", layers::TESTS),
         ("lock", lock::TESTS),
         ("plan", plan::TESTS),
+        ("refuses", refuses::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
         ("sysext", sysext::TESTS),

@@ -4,6 +4,8 @@
 //! extended attributes do not show it. EROFS, while the flags of mount and superblock are rw, says the same of every file
 //! system that decides by itself.
 
+use std::path::Path;
+
 use rustix::fs::{Access as Asked, AtFlags, CWD, Mode, OFlags, accessat, openat};
 use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
@@ -15,10 +17,7 @@ use usr_policy_system::seen::mount_of;
 
 use super::access;
 use super::hidden::clone_above;
-use super::layers::has_immutable_flag;
-
-/// The program of PID 1. Where it was started before the merge, it lies beneath the extensions, and no path leads there.
-const PROGRAM: &str = "/proc/1/exe";
+use super::layers::{has_immutable_flag, numbered};
 
 /// Looks beneath what systemd-sysext has merged over the paths of the plan.
 pub(super) fn beneath_extensions(
@@ -29,12 +28,17 @@ pub(super) fn beneath_extensions(
     let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
     let merged = rules.filter_map(|path| {
         let top = mounts.top_at(path).filter(|top| top.is_sysext())?;
-        look(root?, top.parent_id, path)
+        look(root?, mounts, top.parent_id, path)
     });
     merged.collect()
 }
 
-fn look(root: &Root, beneath: u64, path: &MountPoint) -> Option<BeneathExtensions> {
+fn look(
+    root: &Root,
+    mounts: &MountTable,
+    beneath: u64,
+    path: &MountPoint,
+) -> Option<BeneathExtensions> {
     if let Some((clone, name)) = clone_above(root, beneath, path) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(&clone, name, flags, Mode::empty()).ok()?;
@@ -44,19 +48,33 @@ fn look(root: &Root, beneath: u64, path: &MountPoint) -> Option<BeneathExtension
             is_immutable: Some(has_immutable_flag(&directory)),
         });
     }
-    // A mount of its own is covered as a whole: a clone of the one above it does not show it.
-    let program = openat(CWD, PROGRAM, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    if mount_of(&program).ok()?.id != beneath {
+    // A mount of its own is covered as a whole: a clone of the one above it does not show it. In an overlay a file of a lower
+    // layer says nothing of its directory: whether it could be copied up is another question.
+    if mounts.by_id(beneath)?.fs_type == b"overlay" {
         return None;
     }
-    let access = match accessat(CWD, PROGRAM, Asked::WRITE_OK, AtFlags::EACCESS) {
-        Ok(()) => Access::Writable,
-        Err(Errno::ROFS) => Access::ReadOnly,
-        Err(_) => Access::NoWitness,
-    };
+    let programs = numbered()
+        .into_iter()
+        .map(|(_, process)| process.join("exe"));
+    let mut answers = programs.filter_map(|program| ask_program(&program, beneath));
     Some(BeneathExtensions {
         path: path.clone(),
-        access,
+        access: answers.next()?,
         is_immutable: None,
     })
+}
+
+/// What asking for write access says of a program in this mount. One that was started before the merge lies in what the
+/// extensions cover, where no path leads: PID 1 most often.
+fn ask_program(program: &Path, mount: u64) -> Option<Access> {
+    let file = openat(CWD, program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    if mount_of(&file).ok()?.id != mount {
+        return None;
+    }
+    // By the path: for a file that is open, rustix has no faccessat(2).
+    match accessat(CWD, program, Asked::WRITE_OK, AtFlags::EACCESS) {
+        Ok(()) => Some(Access::Writable),
+        Err(Errno::ROFS) => Some(Access::ReadOnly),
+        Err(_) => None,
+    }
 }

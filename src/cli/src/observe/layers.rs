@@ -214,7 +214,7 @@ fn namespace(process: &Path) -> Result<PathBuf, ErrorKind> {
 }
 
 /// The directories of processes, in the order of their numbers.
-fn numbered() -> Vec<(u32, PathBuf)> {
+pub(super) fn numbered() -> Vec<(u32, PathBuf)> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().into_vec()));
     let mut numbers: Vec<u32> = names

@@ -4,12 +4,12 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::judge::Judge;
-use super::{Access, Caller, Kind, Place, Topic, Verdict, Way};
+use super::{Access, Caller, Kind, Topic, Verdict, Way};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
+use crate::plan::read_only_by_nature;
 use crate::policy::Role;
 use crate::text::Shown;
 
@@ -145,43 +145,6 @@ fn is_part_of<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
     part.iter().all(|one| rest.any(|other| other == one))
 }
 
-/// What lies at a place, layer by layer.
-#[derive(Debug, Clone)]
-pub struct Stack<'a> {
-    /// The mount that holds it.
-    pub top: &'a MountInfo,
-    /// What extensions are merged over.
-    pub beneath: Option<&'a MountInfo>,
-}
-
-impl fmt::Display for Stack<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |is_read_only| if is_read_only { "ro" } else { "rw" };
-        let layers = |f: &mut fmt::Formatter<'_>, mount: &MountInfo| {
-            write!(
-                f,
-                "mount {} at {} is {}, its {} is {}",
-                mount.mount_id,
-                mount.mount_point,
-                word(mount.mount_options.has("ro")),
-                Shown(&mount.fs_type),
-                word(mount.super_options.has("ro"))
-            )
-        };
-        layers(f, self.top)?;
-        // A root that forgets everything is an overlay too, and its upper directory is no layer of ours.
-        let upper = self.top.super_options.value("upperdir");
-        if let Some(directory) = upper.filter(|_| self.top.is_sysext()) {
-            write!(f, " with upperdir={}", Shown(directory))?;
-        }
-        if let Some(beneath) = self.beneath {
-            f.write_str("; beneath it ")?;
-            layers(f, beneath)?;
-        }
-        Ok(())
-    }
-}
-
 /// What is known of a place that extensions cover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Covered {
@@ -209,20 +172,16 @@ pub(super) fn may_refuse_by_itself(fs_type: &[u8]) -> bool {
     alone.contains(&fs_type) || fs_type.starts_with(b"fuse")
 }
 
+/// Whether the immutable attribute of a directory is one that somebody has set: erofs says it of everything, and an overlay
+/// says what its layers say.
+pub(super) fn keeps_attributes(mount: &MountInfo) -> bool {
+    read_only_by_nature(mount).is_none() && mount.fs_type != b"overlay"
+}
+
 /// So many processes or paths are named in one line; the others are counted.
 const NAMED: usize = 3;
 
-impl<'a> Judge<'a> {
-    /// What lies at a place; `None` where its mount is not in the table.
-    pub(super) fn stack(&self, place: &Place) -> Option<Stack<'a>> {
-        let top = self.observed.mount_at(place)?;
-        let beneath = top.is_sysext().then(|| self.index.by_id(top.parent_id));
-        Some(Stack {
-            top,
-            beneath: beneath.flatten(),
-        })
-    }
-
+impl Judge<'_> {
     /// What is at a path beneath the extensions that are merged over it; `beneath` is the mount that holds it.
     pub(super) fn covered_by_extensions(&self, path: &MountPoint, beneath: &MountInfo) -> Covered {
         let is_read_only = beneath.is_read_only();
@@ -302,18 +261,25 @@ impl<'a> Judge<'a> {
             beneath, immutable, ..
         } = &self.observed.layers;
         let what = "has the immutable attribute, which usr-policy never sets";
-        let beneath = beneath.iter();
-        let covered: Vec<&MountPoint> = beneath
-            .filter(|beneath| beneath.is_immutable == Some(true))
-            .map(|beneath| &beneath.path)
-            .collect();
-        for path in &covered {
+        let holding = |path: &MountPoint| {
+            let place = self.place(path);
+            place.and_then(|place| self.observed.mount_at(place))
+        };
+        let covered = beneath.iter().filter(|beneath| {
+            let mount = holding(&beneath.path).and_then(|top| self.index.by_id(top.parent_id));
+            beneath.is_immutable == Some(true) && mount.is_some_and(keeps_attributes)
+        });
+        let seen = immutable
+            .iter()
+            .filter(|path| holding(path).is_some_and(keeps_attributes));
+        let covered: Vec<&MountPoint> = covered.map(|beneath| &beneath.path).collect();
+        let seen: Vec<&MountPoint> = seen.collect();
+        for path in covered {
             let what = format!("beneath the extensions it {what}");
             let remedy = format!("systemd-sysext unmerge, then chattr -i {path}, while it is open");
             self.find(Verdict::Warning, Topic::Attribute, path, what, remedy);
         }
-        // An overlay shows the attribute of what it covers.
-        for path in immutable.iter().filter(|path| !covered.contains(path)) {
+        for path in seen {
             let remedy = format!("chattr -i {path}, while it is open");
             self.find(Verdict::Warning, Topic::Attribute, path, what, remedy);
         }

@@ -508,6 +508,24 @@ fn extensions_over_a_mount_that_the_table_lacks_leave_open_what_is_beneath_them(
 }
 
 #[test]
+fn what_a_file_system_says_of_everything_is_no_attribute() {
+    for table in [
+        "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr ro - erofs b ro\n",
+        "1 0 0:1 / / rw - overlay a rw,lowerdir=/image,upperdir=/x\n2 1 0:1 /usr /usr ro - overlay a rw\n",
+        // In an image of erofs, too.
+        "1 0 0:1 / / ro - erofs a ro\n3 1 0:3 / /usr ro - overlay sysext ro\n",
+    ] {
+        let report = changed("usrpolicy=strict", table, |seen| {
+            seen.layers.immutable = vec![point("/usr")];
+            if table.contains("sysext") {
+                seen.layers.beneath = beneath(Access::ReadOnly, Some(true));
+            }
+        });
+        assert!(!has(&report, Topic::Attribute), "{table}: {report:#?}");
+    }
+}
+
+#[test]
 fn an_immutable_directory_beneath_extensions_is_told_once_with_the_way_to_it() {
     let merged = [ROOT, "3 2 0:3 / /usr ro - overlay sysext ro\n"].concat();
     let report = changed("usrpolicy=strict", &merged, |seen| {
@@ -528,25 +546,6 @@ fn an_immutable_directory_beneath_extensions_is_told_once_with_the_way_to_it() {
             "beneath the extensions it has the immutable attribute, which usr-policy never sets",
             "systemd-sysext unmerge, then chattr -i /usr, while it is open"
         )
-    );
-}
-
-#[test]
-fn the_layers_of_a_place_are_told_one_by_one() {
-    let plan = plan("usrpolicy=strict");
-    let table = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - ext4 b ro\n\
-        3 2 0:3 / /usr rw - overlay sysext rw,upperdir=/x\n";
-    let seen = machine(&plan, table);
-    let judge = Judge {
-        plan: &plan,
-        observed: &seen,
-        index: crate::mount_index::MountIndex::new(&seen.mounts),
-        findings: Vec::new(),
-    };
-    let shown = judge.stack(&seen.places[0]).unwrap().to_string();
-    assert_eq!(
-        shown,
-        "mount 3 at /usr is rw, its overlay is rw with upperdir=/x; beneath it mount 2 at /usr is rw, its ext4 is ro"
     );
 }
 

@@ -8,6 +8,7 @@ mod layers;
 mod layouts;
 mod next_boot;
 mod observed;
+mod stack;
 mod sysext;
 mod system;
 #[cfg(test)]
@@ -19,15 +20,17 @@ mod ways;
 #[cfg(test)]
 mod witness_tests;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
-pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Stack, Standing};
+pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
+pub use stack::{Flag, Stack};
 pub use sysext::{Content, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
@@ -105,6 +108,8 @@ pub struct Finding {
     pub what: String,
     /// What to do; empty where there is nothing to do.
     pub remedy: String,
+    /// The layers at the path of a rule; `None` for what is no rule, and where they are not in the mount table.
+    pub layers: Option<Box<Stack>>,
 }
 
 /// The whole verdict.
