@@ -4,6 +4,8 @@
 //! extended attributes do not show it. EROFS, while the flags of mount and superblock are rw, says the same of every file
 //! system that decides by itself.
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, Mode, OFlags, accessat, openat};
@@ -41,6 +43,7 @@ fn look(
 ) -> Option<BeneathExtensions> {
     if let Some((clone, name)) = clone_above(root, beneath, path) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The clone keeps its flags, which are what is asked for; O_PATH changes no time stamp.
         let directory = openat(&clone, name, flags, Mode::empty()).ok()?;
         return Some(BeneathExtensions {
             path: path.clone(),
@@ -56,7 +59,7 @@ fn look(
     let programs = numbered()
         .into_iter()
         .map(|(_, process)| process.join("exe"));
-    let mut answers = programs.filter_map(|program| ask_program(&program, beneath));
+    let mut answers = programs.filter_map(|program| ask_program(&program, path, beneath));
     Some(BeneathExtensions {
         path: path.clone(),
         access: answers.next()?,
@@ -66,7 +69,13 @@ fn look(
 
 /// What asking for write access says of a program in this mount. One that was started before the merge lies in what the
 /// extensions cover, where no path leads: PID 1 most often.
-fn ask_program(program: &Path, mount: u64) -> Option<Access> {
+fn ask_program(program: &Path, path: &MountPoint, mount: u64) -> Option<Access> {
+    // Others are not opened: theirs may be a file system that does not answer.
+    let at = fs::read_link(program).ok()?;
+    let at = MountPoint::seen(at.as_os_str().as_bytes()).ok()?;
+    if !at.is_below(path) {
+        return None;
+    }
     let file = openat(CWD, program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     if mount_of(&file).ok()?.id != mount {
         return None;

@@ -1,7 +1,8 @@
 //! What is said where the mount table, statvfs(3) and faccessat(2) do not agree.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use super::tests::{machine, plan, says};
 use super::{Access, Kind, Report, Verdict, report};
@@ -18,15 +19,18 @@ const PATHS: [(&str, &str); 5] = [
 /// A machine on which all is as it should be, but for one path: what the table, asking and statvfs say of it.
 fn asked(path: &str, fs_type: &str, flag: &str, access: Access, statvfs: Option<bool>) -> Report {
     let plan = plan("usrpolicy=strict usrpolicy.path=/var/opt:ro");
-    let mut table =
-        format!("1 0 0:1 / / rw - ext4 a rw\n9 1 0:9 / {path} {flag} - {fs_type} b rw\n");
-    for (id, other) in ["/usr", "/var/lib/pacman", "/var/opt"].iter().enumerate() {
-        if *other != path {
-            table += &format!("{} 1 0:1 {other} {other} ro - ext4 a rw\n", id + 2);
-        }
-    }
+    let closed = ["/usr", "/var/lib/pacman", "/var/opt"].into_iter();
+    let others = closed.filter(|other| *other != path).zip(2..);
+    let others: Vec<String> = others
+        .map(|(other, id)| format!("{id} 1 0:1 {other} {other} ro - ext4 a rw\n"))
+        .collect();
+    let table = format!(
+        "1 0 0:1 / / rw - ext4 a rw\n9 1 0:9 / {path} {flag} - {fs_type} b rw\n{}",
+        others.concat()
+    );
     let mut seen = machine(&plan, &table);
     for place in &mut seen.places {
+        // The machine has no paths that the policy has in memory.
         if ["/var/tmp", "/var/cache/pacman"].contains(&&*place.path.to_string()) {
             place.kind = Kind::Missing;
         }
