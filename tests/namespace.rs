@@ -18,6 +18,8 @@ mod layers;
 mod lock;
 #[path = "namespace/plan.rs"]
 mod plan;
+#[path = "namespace/refuses.rs"]
+mod refuses;
 #[path = "namespace/rules.rs"]
 mod rules;
 #[path = "namespace/sandboxes.rs"]
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ("lock", lock::TESTS),
         ("plan", plan::TESTS),
         ("rules", rules::TESTS),
+        ("refuses", refuses::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
         ("sysext", sysext::TESTS),

@@ -283,6 +283,7 @@ fn without_chance(system: &System, text: &str) -> String {
     for (what, word) in [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
         (r"\bmount \d+ at\b", "mount ID at"),
+        (r#""mount_id": \d+"#, "\"mount_id\": ID"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "BOOT"),
         (r"\d+\.\d{3} s after", "SECONDS s after"),
         (r"another \d+ s", "another SECONDS s"),

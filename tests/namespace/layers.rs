@@ -191,6 +191,52 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "what is to be done about a way closes it, and takes away nothing that has another use",
+        || {
+            changed(
+                |system| system.does(&["mount", "--bind", "--make-private", "/", "/mnt"]),
+                |system, report| {
+                    for path in ["/usr", DATABASE] {
+                        report.says(path, "warning", "the same files can be written at /mnt");
+                        let at = format!("/mnt{path}");
+                        let remedy = format!("mount --bind -o ro {at} {at}");
+                        let told = format!("-> {remedy} closes it until the next boot; /mnt shows");
+                        assert!(report.text.contains(&told), "{}", report.text);
+                        system.does(&remedy.split(' ').collect::<Vec<_>>());
+                        assert!(system.is_read_only(&at));
+                    }
+                    has_nothing_to_say(system);
+                    assert_eq!(system.mounts_at("/usr").len(), 1);
+                },
+            );
+            // As a line of fstab has it: the mount of the other path is /.
+            System::with(STRICT, |system| {
+                system.does(&["mkdir", "-p", "/srv/db/local"]);
+                system.does(&["mount", "--bind", "--make-private", "/srv/db", DATABASE]);
+                closed(system);
+                let report = Report::of(system);
+                report.exits(0);
+                report.says(DATABASE, "warning", "files can be written at /srv/db");
+                let remedy = "mount --bind -o ro /srv/db /srv/db";
+                let told = format!("-> {remedy} closes it until the next boot; / shows more");
+                assert!(report.text.contains(&told), "{}", report.text);
+                system.does(&remedy.split(' ').collect::<Vec<_>>());
+                assert!(system.is_read_only("/srv/db") && !system.is_read_only("/srv"));
+                has_nothing_to_say(system);
+            });
+            // Where it would appear at the path of the rule, too.
+            changed(
+                |system| system.does(&["mount", "--bind", "/", "/mnt"]),
+                |system, report| {
+                    let told = "-> as long as the file system is mounted so, whoever writes to /mnt/usr changes /usr: ";
+                    assert!(report.text.contains(told), "{}", report.text);
+                    system.does(&["mount", "--bind", "-o", "ro", "/mnt/usr", "/mnt/usr"]);
+                    assert_eq!(system.mounts_at("/usr").len(), 2);
+                },
+            );
+        },
+    ),
+    (
         "a bind of a part of usr is a way, and binds of other directories are none",
         || {
             changed(

@@ -55,6 +55,10 @@ pub fn object(text: &str) -> Result<Value, String> {
     let tmpfs = &schema["properties"]["tmpfs"]["items"];
     let fills = value["tmpfs"].as_array().unwrap();
     pairs.extend(fills.iter().map(|row| (row, tmpfs)));
+    let layers = findings.iter().map(|row| &row["layers"]);
+    let beneath = layers.clone().map(|layer| &layer["beneath"]);
+    let layer = &schema["$defs"]["layer"];
+    pairs.extend(layers.chain(beneath).map(|object| (object, layer)));
     for (object, description) in pairs {
         for key in object.as_object().into_iter().flat_map(|map| map.keys()) {
             let explained = &description["properties"][key]["description"];

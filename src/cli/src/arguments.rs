@@ -104,7 +104,7 @@ pub(crate) struct Verify {
     /// Print only what is broken or could not be told; nothing where that is nothing
     #[arg(short, long, group = "form")]
     pub(crate) quiet: bool,
-    /// Print also what does not apply here, what the lock table says, and when it was looked
+    /// Print also what does not apply here, the layers of each rule, what the lock table says, and when it was looked
     #[arg(short, long, group = "form")]
     pub(crate) all: bool,
     /// Print one JSON object, as /usr/share/usr-policy/verify.schema.json describes it; short for --format=json

@@ -143,6 +143,7 @@ mod tests {
             subject: subject.to_owned(),
             what: what.to_owned(),
             remedy: remedy.to_owned(),
+            layers: None,
         }
     }
 

@@ -169,6 +169,7 @@ impl Verified {
             subject: Escaped(failure.path.as_os_str().as_bytes()).to_string(),
             what: failure.what(),
             remedy: remedy.to_owned(),
+            layers: None,
         };
         let report = Report {
             mode: Mode::Off,

@@ -60,6 +60,17 @@ pub(crate) fn beneath(
 
 /// The directory that is covered; `None` where its mount cannot be cloned.
 fn covered(root: &Root, parent: u64, path: &MountPoint) -> Option<Result<OwnedFd, Errno>> {
+    let (clone, name) = clone_above(root, parent, path)?;
+    set_read_only(&clone).ok()?;
+    Some(open(&clone, name))
+}
+
+/// The directory above a covered one in a clone of its mount, with the flags of that, and the name that is covered.
+pub(super) fn clone_above<'a>(
+    root: &Root,
+    parent: u64,
+    path: &'a MountPoint,
+) -> Option<(OwnedFd, &'a [u8])> {
     let path = path.as_bytes();
     let at = path.iter().rposition(|&byte| byte == b'/')?;
     let above = OsStr::from_bytes(path[..at].get(1..).unwrap_or_default());
@@ -74,8 +85,7 @@ fn covered(root: &Root, parent: u64, path: &MountPoint) -> Option<Result<OwnedFd
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     let clone = open_tree(&directory, "", flags).ok()?;
-    set_read_only(&clone).ok()?;
-    Some(open(&clone, &path[at + 1..]))
+    Some((clone, &path[at + 1..]))
 }
 
 fn open(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use usr_policy_plan::verify::{
 };
 use usr_policy_system::root::Root;
 
+use super::beneath::beneath_extensions;
 use super::{TABLE, access};
 
 /// The same mounts as [`TABLE`], in the older format. Source: proc_pid_mounts(5).
@@ -44,13 +45,15 @@ pub(super) fn layers(
         Caller::Root => standing(plan, root, mounts),
         Caller::Other => Vec::new(),
     };
-    let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
+    let rules = plan.mounts.iter().map(|mount| &mount.rule);
+    let rules = rules.chain(&plan.writable).map(|rule| &rule.mount_point);
     Layers {
         second: second_reading(text),
         root: root.map(|root| {
             root.open_at("/", OFlags::PATH)
                 .map_or(Access::NoWitness, access)
         }),
+        beneath: beneath_extensions(plan, root, mounts),
         immutable: rules
             .filter(|path| is_immutable(root, path))
             .cloned()
@@ -115,10 +118,12 @@ fn ask(root: Option<&Root>, path: &MountPoint) -> Access {
 /// Whether nothing can be changed there by an attribute. Source: statx(2), `STATX_ATTR_IMMUTABLE`; FS_IOC_GETFLAGS would need
 /// the right to read.
 fn is_immutable(root: Option<&Root>, path: &MountPoint) -> bool {
-    open(root, path).is_some_and(|directory| {
-        rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
-            .is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::IMMUTABLE))
-    })
+    open(root, path).is_some_and(has_immutable_flag)
+}
+
+pub(super) fn has_immutable_flag(directory: impl AsFd) -> bool {
+    rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::IMMUTABLE))
 }
 
 /// Reads the mounts once more, by another parser, while the table says what it said.
@@ -214,7 +219,7 @@ fn namespace(process: &Path) -> Result<PathBuf, ErrorKind> {
 }
 
 /// The directories of processes, in the order of their numbers.
-fn numbered() -> Vec<(u32, PathBuf)> {
+pub(super) fn numbered() -> Vec<(u32, PathBuf)> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().into_vec()));
     let mut numbers: Vec<u32> = names

@@ -1,5 +1,6 @@
 //! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing.
 
+mod beneath;
 mod fill;
 pub(crate) mod hidden;
 mod layers;

@@ -3,7 +3,7 @@
 use humantime::format_rfc3339_seconds;
 use serde::Serialize;
 use usr_policy_plan::text::Shown as Escaped;
-use usr_policy_plan::verify::{Fill, Finding};
+use usr_policy_plan::verify::{Access, Fill, Finding, Flag, Stack};
 
 use super::text::why;
 use super::{Locked, Verified};
@@ -50,6 +50,23 @@ struct Row<'a> {
     what: &'a str,
     why: Option<&'static str>,
     remedy: Option<&'a str>,
+    layers: Option<Layer<'a>>,
+}
+
+#[derive(Serialize)]
+struct Layer<'a> {
+    mount_id: u64,
+    mount_point: &'a str,
+    fs_type: &'a str,
+    mount: &'static str,
+    superblock: &'static str,
+    subvolume: Option<&'a str>,
+    upperdir: Option<&'a str>,
+    sysext: bool,
+    access: Option<&'static str>,
+    statvfs: Option<&'static str>,
+    immutable: Option<bool>,
+    beneath: Option<Box<Layer<'a>>>,
 }
 
 pub(super) fn show(verified: &Verified) -> Result<String, serde_json::Error> {
@@ -100,5 +117,27 @@ fn row(finding: &Finding) -> Row<'_> {
         what: &finding.what,
         why: why(finding),
         remedy: Some(finding.remedy.as_str()).filter(|remedy| !remedy.is_empty()),
+        layers: finding.layers.as_deref().map(layer),
+    }
+}
+
+fn layer(stack: &Stack) -> Layer<'_> {
+    Layer {
+        mount_id: stack.mount_id,
+        mount_point: &stack.mount_point,
+        fs_type: &stack.fs_type,
+        mount: stack.mount.id(),
+        superblock: stack.superblock.id(),
+        subvolume: stack.subvolume.as_deref(),
+        upperdir: stack.upperdir.as_deref(),
+        sysext: stack.is_sysext,
+        access: match stack.access {
+            Access::ReadOnly => Some(Flag::ReadOnly.id()),
+            Access::Writable => Some(Flag::Writable.id()),
+            Access::NoWitness => None,
+        },
+        statvfs: stack.statvfs.map(Flag::id),
+        immutable: stack.is_immutable,
+        beneath: stack.beneath.as_deref().map(|stack| Box::new(layer(stack))),
     }
 }

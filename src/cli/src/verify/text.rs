@@ -102,6 +102,11 @@ fn findings(out: &mut String, report: &Report, detail: Detail, page: &Page) {
             let text = format!("{}  {}", finding.subject, finding.what);
             page.add(out, &format!("  {verdict}  "), &indent, &text);
         }
+        if detail == Detail::All
+            && let Some(layers) = layers(finding)
+        {
+            page.add(out, &indent, &indent, &layers);
+        }
         if let Some(why) = why(finding) {
             page.add(out, &indent, &indent, why);
         }
@@ -110,6 +115,12 @@ fn findings(out: &mut String, report: &Report, detail: Detail, page: &Page) {
             page.add(out, &indent, &format!("{indent}   "), &text);
         }
     }
+}
+
+/// The layers of a rule, where what was found does not name them already.
+fn layers(finding: &Finding) -> Option<String> {
+    let layers = finding.layers.as_ref()?.to_string();
+    (!finding.what.contains(&layers)).then_some(layers)
 }
 
 /// Why a finding matters, where it is one to mend.

@@ -62,6 +62,7 @@ impl<'a> Judge<'a> {
             subject: shown(&subject.to_string()),
             what: shown(&what.into()),
             remedy: shown(&remedy.into()),
+            layers: None,
         };
         self.findings.push(finding);
     }
@@ -114,15 +115,18 @@ impl<'a> Judge<'a> {
             );
         }
         for mount in &plan.mounts {
-            match (mount.rule.role, mount.rule.treatment) {
-                (Role::Usr, _) => self.usr(mount),
-                (Role::Database, _) => self.database(&mount.rule),
-                (_, Treatment::Tmpfs(options)) => self.tmpfs(mount, options),
-                _ => self.read_only(mount),
-            }
+            self.with_layers(&mount.rule.mount_point, |judge| {
+                match (mount.rule.role, mount.rule.treatment) {
+                    (Role::Usr, _) => judge.usr(mount),
+                    (Role::Database, _) => judge.database(&mount.rule),
+                    (_, Treatment::Tmpfs(options)) => judge.tmpfs(mount, options),
+                    _ => judge.read_only(mount),
+                }
+            });
         }
         for rule in &plan.writable {
-            self.writable(&rule.mount_point, Verdict::Broken);
+            let path = &rule.mount_point;
+            self.with_layers(path, |judge| judge.writable(path, Verdict::Broken));
         }
         self.below_usr();
         self.layers();
@@ -130,13 +134,14 @@ impl<'a> Judge<'a> {
             if let Ok(path) = MountPoint::new(path.as_bytes())
                 && !self.is_said_below(&path)
             {
-                self.writable(&path, Verdict::Warning);
+                self.with_layers(&path, |judge| judge.writable(&path, Verdict::Warning));
             }
         }
         for left_out in &plan.left_out {
             // Left open at boot, and locked when extensions are merged all the same.
             if left_out.reason == Reason::LockOff && self.wanted().is_locked {
-                self.database(&left_out.rule);
+                let rule = &left_out.rule;
+                self.with_layers(&rule.mount_point, |judge| judge.database(rule));
                 continue;
             }
             self.find(
@@ -182,11 +187,9 @@ impl<'a> Judge<'a> {
         }
         match (place.access, read_only) {
             (Access::Writable, true) => Some(disagrees("faccessat", false)),
-            // A btrfs subvolume can be read-only by a property that no table shows.
-            (Access::ReadOnly, false) if mount.fs_type == b"btrfs" => {
-                Some(Writability::ReadOnly(Layer::FileSystem))
-            }
-            (Access::ReadOnly, false) => Some(disagrees("faccessat", true)),
+            // No table shows what a file system decides by itself: the property of a btrfs subvolume, a snapshot, a server
+            // that exports read-only. EROFS while both flags are rw is the file system's own word.
+            (Access::ReadOnly, false) => Some(Writability::ReadOnly(Layer::FileSystem)),
             (_, true) => Some(Writability::ReadOnly(if by_mount {
                 Layer::Mount
             } else {

@@ -4,12 +4,12 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::judge::Judge;
-use super::{Access, Kind, Place, Topic, Verdict, Way};
+use super::{Access, Kind, Topic, Verdict, Way};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
+use crate::plan::read_only_by_nature;
 use crate::policy::Role;
 use crate::text::Shown;
 
@@ -20,6 +20,8 @@ pub struct Layers {
     pub second: Option<SecondReading>,
     /// What asking for write access said in the root directory.
     pub root: Option<Access>,
+    /// What was seen beneath the extensions that are merged over a path.
+    pub beneath: Vec<BeneathExtensions>,
     /// The paths of rules that carry the immutable flag.
     pub immutable: Vec<MountPoint>,
     /// The ways of [`super::Ways::elsewhere`], and what asking for write access said there.
@@ -30,6 +32,17 @@ pub struct Layers {
     pub standing: Vec<Standing>,
     /// Whether there are processes whose mounts could not be looked at.
     pub has_unseen_processes: bool,
+}
+
+/// What was seen of a directory that extensions cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeneathExtensions {
+    /// The path of the rule.
+    pub path: MountPoint,
+    /// What asking for write access said there.
+    pub access: Access,
+    /// Whether it carries the immutable flag, where that could be asked.
+    pub is_immutable: Option<bool>,
 }
 
 /// A process with mounts of its own, and a way to files that a rule makes read-only.
@@ -132,68 +145,63 @@ fn is_part_of<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
     part.iter().all(|one| rest.any(|other| other == one))
 }
 
-/// What lies at a place, layer by layer.
-#[derive(Debug, Clone)]
-pub struct Stack<'a> {
-    /// The mount that holds it.
-    pub top: &'a MountInfo,
-    /// What extensions are merged over.
-    pub beneath: Option<&'a MountInfo>,
+/// What is known of a place that extensions cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Covered {
+    ReadOnly,
+    Writable,
+    /// No witness could look there, and the table does not decide it.
+    Unknown,
+    Contradiction(String),
 }
 
-impl fmt::Display for Stack<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |is_read_only| if is_read_only { "ro" } else { "rw" };
-        let layers = |f: &mut fmt::Formatter<'_>, mount: &MountInfo| {
-            write!(
-                f,
-                "mount {} at {} is {}, its {} is {}",
-                mount.mount_id,
-                mount.mount_point,
-                word(mount.mount_options.has("ro")),
-                Shown(&mount.fs_type),
-                word(mount.super_options.has("ro"))
-            )
-        };
-        layers(f, self.top)?;
-        // A root that forgets everything is an overlay too, and its upper directory is no layer of ours.
-        let upper = self.top.super_options.value("upperdir");
-        if let Some(directory) = upper.filter(|_| self.top.is_sysext()) {
-            write!(f, " with upperdir={}", Shown(directory))?;
-        }
-        if let Some(beneath) = self.beneath {
-            f.write_str("; beneath it ")?;
-            layers(f, beneath)?;
-        }
-        Ok(())
-    }
+/// Whether a file system may refuse to write although neither flag says so: by a property of a subvolume or a snapshot, or as
+/// a server decides. Of the others the flags say all there is.
+pub(super) fn may_refuse_by_itself(fs_type: &[u8]) -> bool {
+    let alone: [&[u8]; 9] = [
+        b"btrfs",
+        b"bcachefs",
+        b"virtiofs",
+        b"nfs",
+        b"nfs4",
+        b"9p",
+        b"cifs",
+        b"smb3",
+        b"ceph",
+    ];
+    alone.contains(&fs_type) || fs_type.starts_with(b"fuse")
+}
+
+/// Whether the immutable attribute of a directory is one that somebody has set: erofs says it of everything, and an overlay
+/// says what its layers say.
+pub(super) fn keeps_attributes(mount: &MountInfo) -> bool {
+    read_only_by_nature(mount).is_none() && mount.fs_type != b"overlay"
 }
 
 /// So many processes or paths are named in one line; the others are counted.
 const NAMED: usize = 3;
 
-impl<'a> Judge<'a> {
-    /// What lies at a place; `None` where its mount is not in the table.
-    pub(super) fn stack(&self, place: &Place) -> Option<Stack<'a>> {
-        let top = self.observed.mount_at(place)?;
-        let beneath = top.is_sysext().then(|| self.index.by_id(top.parent_id));
-        Some(Stack {
-            top,
-            beneath: beneath.flatten(),
-        })
-    }
-
-    /// Whether something is read-only by the property of a btrfs subvolume, which no table shows; `None` where that cannot
-    /// be told: extensions cover it.
-    pub(super) fn is_read_only_beneath(&self, beneath: &MountInfo) -> Option<bool> {
-        if beneath.is_read_only() || beneath.fs_type != b"btrfs" {
-            return Some(beneath.is_read_only());
-        }
-        match self.observed.layers.root {
-            // The root directory is in the subvolume that lies beneath them.
-            Some(Access::ReadOnly) if beneath.mount_point.as_bytes() == b"/" => Some(true),
-            Some(Access::Writable) if beneath.mount_point.as_bytes() == b"/" => Some(false),
-            _ => None,
+impl Judge<'_> {
+    /// What is at a path beneath the extensions that are merged over it; `beneath` is the mount that holds it.
+    pub(super) fn covered_by_extensions(&self, path: &MountPoint, beneath: &MountInfo) -> Covered {
+        let is_read_only = beneath.is_read_only();
+        let mut seen = self.observed.layers.beneath.iter();
+        let seen = seen.find(|beneath| beneath.path == *path);
+        match (seen.map(|beneath| beneath.access), is_read_only) {
+            (Some(Access::Writable), true) => Covered::Contradiction(
+                "the mount table says read-only beneath the extensions, faccessat says writable"
+                    .into(),
+            ),
+            (_, true) | (Some(Access::ReadOnly), false) => Covered::ReadOnly,
+            (Some(Access::Writable), false) => Covered::Writable,
+            _ if !may_refuse_by_itself(&beneath.fs_type) => Covered::Writable,
+            // The root directory is most often in the subvolume that lies beneath them, and everybody may ask there.
+            _ if beneath.mount_point.as_bytes() == b"/" => match self.observed.layers.root {
+                Some(Access::ReadOnly) => Covered::ReadOnly,
+                Some(Access::Writable) => Covered::Writable,
+                _ => Covered::Unknown,
+            },
+            _ => Covered::Unknown,
         }
     }
 
@@ -234,14 +242,31 @@ impl<'a> Judge<'a> {
     }
 
     fn immutable(&mut self) {
-        for path in &self.observed.layers.immutable {
-            self.find(
-                Verdict::Warning,
-                Topic::Attribute,
-                path,
-                "has the immutable attribute, which usr-policy never sets",
-                format!("chattr -i {path}, while it is open"),
-            );
+        let Layers {
+            beneath, immutable, ..
+        } = &self.observed.layers;
+        let what = "has the immutable attribute, which usr-policy never sets";
+        let holding = |path: &MountPoint| {
+            let place = self.place(path);
+            place.and_then(|place| self.observed.mount_at(place))
+        };
+        let covered = beneath.iter().filter(|beneath| {
+            let mount = holding(&beneath.path).and_then(|top| self.index.by_id(top.parent_id));
+            beneath.is_immutable == Some(true) && mount.is_some_and(keeps_attributes)
+        });
+        let seen = immutable
+            .iter()
+            .filter(|path| holding(path).is_some_and(keeps_attributes));
+        let covered: Vec<&MountPoint> = covered.map(|beneath| &beneath.path).collect();
+        let seen: Vec<&MountPoint> = seen.collect();
+        for path in covered {
+            let what = format!("beneath the extensions it {what}");
+            let remedy = format!("systemd-sysext unmerge, then chattr -i {path}, while it is open");
+            self.find(Verdict::Warning, Topic::Attribute, path, what, remedy);
+        }
+        for path in seen {
+            let remedy = format!("chattr -i {path}, while it is open");
+            self.find(Verdict::Warning, Topic::Attribute, path, what, remedy);
         }
     }
 
@@ -274,22 +299,59 @@ impl<'a> Judge<'a> {
                     && match access {
                         Access::Writable => true,
                         Access::ReadOnly => false,
-                        // The table says so, but for the property of a btrfs subvolume.
+                        // The table says so, but for what a file system decides by itself.
                         Access::NoWitness => self
                             .index
                             .holding(&way.at)
-                            .is_some_and(|mount| mount.fs_type != b"btrfs"),
+                            .is_some_and(|mount| !may_refuse_by_itself(&mount.fs_type)),
                     }
             });
-            let paths: Vec<String> = paths.map(|(way, _)| way.at.to_string()).collect();
+            let paths: Vec<&MountPoint> = paths.map(|(way, _)| &way.at).collect();
             let Some(first) = paths.first() else { continue };
-            let what = format!("the same files can be written at {}", some_of(&paths));
-            let mount = MountPoint::seen(first.as_bytes()).ok();
-            let mount = mount.and_then(|way| self.index.holding(&way));
-            let mount = mount.map_or(first.clone(), |mount| mount.mount_point.to_string());
-            let remedy = format!("umount {mount}, or mount -o remount,bind,ro {mount}");
+            let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            let what = format!("the same files can be written at {}", some_of(&names));
+            let remedy = self.way_to_close(path, first);
             self.find(Verdict::Warning, Topic::Way, path, what, remedy);
         }
+    }
+
+    /// How to close another way to a rule's files; a mount that shows more than these is in use for that, and stays as it is.
+    fn way_to_close(&self, of: &MountPoint, at: &MountPoint) -> String {
+        if let Some(mount) = self.index.holding(at)
+            && at.as_bytes() != b"/"
+        {
+            if mount.mount_point == *at {
+                return format!("umount {at}, or mount -o remount,bind,ro {at}");
+            }
+            if !self.propagates_to(of, at, mount) {
+                return format!(
+                    "mount --bind -o ro {at} {at} closes it until the next boot; {} shows more than that, and stays as it is",
+                    mount.mount_point
+                );
+            }
+        }
+        format!(
+            "as long as the file system is mounted so, whoever writes to {at} changes {of}: write there only what is meant for it, or give {of} a file system or subvolume of its own that is mounted nowhere else"
+        )
+    }
+
+    /// Whether what is mounted at a way would appear at the rule's path too, by way of a mount of the same peer group: there it
+    /// would be one mount too many.
+    fn propagates_to(&self, of: &MountPoint, at: &MountPoint, mount: &MountInfo) -> bool {
+        let root = |mount: &MountInfo| MountPoint::seen(&mount.root).ok();
+        let Some(directory) = root(mount)
+            .zip(at.below(&mount.mount_point))
+            .map(|(root, rest)| root.join(rest))
+        else {
+            return true;
+        };
+        let group = mount.peer_group;
+        let mut peers = self.observed.mounts.mounts.iter();
+        group.is_some()
+            && peers.any(|peer| {
+                let rest = |root: MountPoint| Some(peer.mount_point.join(directory.below(&root)?));
+                peer.peer_group == group && root(peer).and_then(rest).as_ref() == Some(of)
+            })
     }
 
     /// A bind changes what a path leads to, and not where somebody is already.

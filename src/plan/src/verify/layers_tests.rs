@@ -192,7 +192,7 @@ fn another_way_to_the_files_is_a_warning_that_names_it() {
             .unwrap();
         assert_eq!(
             finding.remedy,
-            "umount /mnt, or mount -o remount,bind,ro /mnt"
+            "mount --bind -o ro /mnt/usr /mnt/usr closes it until the next boot; /mnt shows more than that, and stays as it is"
         );
     }
     // The property of a subvolume closes it, and nobody but the kernel can tell.
@@ -212,6 +212,63 @@ fn another_way_to_the_files_is_a_warning_that_names_it() {
         "/usr",
         "at /m0, /m1, /m2 and 2 more",
     );
+}
+
+#[test]
+fn no_remedy_takes_a_mount_away_that_shows_more_than_the_rules_files() {
+    let data = "1 0 0:1 / / rw shared:1 - ext4 a rw\n\
+        2 1 0:1 /data/usr /usr rw shared:1 - ext4 a rw\n3 2 0:1 /data/usr /usr ro shared:2 - ext4 a rw\n";
+    let top = "1 0 0:1 / / rw shared:1 - btrfs a rw,subvol=/\n\
+        2 1 0:1 /@usr /usr ro shared:2 - btrfs a rw,subvol=/@usr\n";
+    let home = "1 0 0:1 / / ro - ext4 a rw\n5 1 0:2 / /home rw - tmpfs t rw\n";
+    let exact = "5 1 0:1 /usr /srv/usr rw - ext4 a rw\n";
+    let part = "5 1 0:1 /usr/share /srv/share rw - ext4 a rw\n";
+    let keep = |at: &str, of: &str| {
+        format!(
+            "as long as the file system is mounted so, whoever writes to {at} changes {of}: write there only what is meant for it, or give {of} a file system or subvolume of its own that is mounted nowhere else"
+        )
+    };
+    let cover = |at: &str, mount: &str| {
+        format!(
+            "mount --bind -o ro {at} {at} closes it until the next boot; {mount} shows more than that, and stays as it is"
+        )
+    };
+    let take_away = |at: &str| format!("umount {at}, or mount -o remount,bind,ro {at}");
+    for (table, of, at, remedy) in [
+        // The peers of / are shown what is mounted in it, the bind at /usr among them.
+        (data, "/usr", "/data/usr", keep("/data/usr", "/usr")),
+        (top, "/usr", "/@usr", cover("/@usr", "/")),
+        (home, "/var/lib/pacman", "/home", take_away("/home")),
+        (
+            home,
+            "/var/lib/pacman",
+            "/home/db",
+            cover("/home/db", "/home"),
+        ),
+        (
+            &[ROOT, exact].concat(),
+            "/usr",
+            "/srv/usr",
+            take_away("/srv/usr"),
+        ),
+        (
+            &[ROOT, part].concat(),
+            "/usr",
+            "/srv/share",
+            take_away("/srv/share"),
+        ),
+        // The root directory itself.
+        (ROOT, "/usr", "/", keep("/", "/usr")),
+    ] {
+        let report = changed("usrpolicy=strict", table, |seen| {
+            seen.layers.elsewhere = vec![(way(of, at), Access::Writable)];
+        });
+        let mut findings = report.findings.iter();
+        let finding = findings
+            .find(|finding| finding.topic == Topic::Way)
+            .unwrap_or_else(|| panic!("{at}: {report:#?}"));
+        assert_eq!((finding.subject.as_str(), &finding.remedy), (of, &remedy));
+    }
 }
 
 fn process(pid: u32, of: &str, at: &str) -> Process {
@@ -292,7 +349,7 @@ fn a_subvolume_beneath_extensions_is_judged_by_its_property_or_not_at_all() {
     const MERGED: &str = "3 1 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
     let in_root = "1 0 0:1 /@ / rw - btrfs a rw\n";
     let own = "1 0 0:1 /@ / rw - btrfs a rw\n2 1 0:1 /@usr /usr rw - btrfs a rw\n";
-    let cannot_be_seen = "the subvolume beneath them cannot be seen, and may be writable";
+    let cannot_be_seen = "what lies beneath them cannot be seen, and may be writable";
     for (table, merged, root, verdict, what) in [
         (
             in_root,
@@ -330,22 +387,172 @@ fn a_subvolume_beneath_extensions_is_judged_by_its_property_or_not_at_all() {
     }
 }
 
+fn beneath(access: Access, is_immutable: Option<bool>) -> Vec<BeneathExtensions> {
+    vec![BeneathExtensions {
+        path: point("/usr"),
+        access,
+        is_immutable,
+    }]
+}
+
 #[test]
-fn the_layers_of_a_place_are_told_one_by_one() {
-    let plan = plan("usrpolicy=strict");
-    let table = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - ext4 b ro\n\
-        3 2 0:3 / /usr rw - overlay sysext rw,upperdir=/x\n";
-    let seen = machine(&plan, table);
-    let judge = Judge {
-        plan: &plan,
-        observed: &seen,
-        index: crate::mount_index::MountIndex::new(&seen.mounts),
-        findings: Vec::new(),
+fn what_a_look_beneath_extensions_says_decides_where_the_flags_say_rw() {
+    let sysext = "3 2 0:3 / /usr ro - overlay sysext ro\n";
+    let own = |fs_type: &str, flag: &str| {
+        format!("1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr {flag} - {fs_type} b rw\n{sysext}")
     };
-    let shown = judge.stack(&seen.places[0]).unwrap().to_string();
+    let holds = "read-only by its file system";
+    for (table, access, verdict, what) in [
+        (
+            own("btrfs", "rw"),
+            Access::ReadOnly,
+            Verdict::Holds,
+            "read-only by its file system, a read-only btrfs subvolume, extensions merged over it",
+        ),
+        (own("fuse.x", "rw"), Access::ReadOnly, Verdict::Holds, holds),
+        (own("ext4", "rw"), Access::ReadOnly, Verdict::Holds, holds),
+        (
+            own("btrfs", "rw"),
+            Access::Writable,
+            Verdict::Broken,
+            "writable beneath them",
+        ),
+        (
+            own("btrfs", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        (
+            own("nfs4", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        (
+            own("fuse.x", "rw"),
+            Access::NoWitness,
+            Verdict::Unknown,
+            "cannot be seen",
+        ),
+        // Its flags say all there is.
+        (
+            own("ext4", "rw"),
+            Access::NoWitness,
+            Verdict::Broken,
+            "writable beneath them",
+        ),
+        (
+            own("btrfs", "ro"),
+            Access::NoWitness,
+            Verdict::Holds,
+            "merged over it",
+        ),
+        (
+            own("btrfs", "ro"),
+            Access::ReadOnly,
+            Verdict::Holds,
+            "merged over it",
+        ),
+        (
+            own("ext4", "ro"),
+            Access::Writable,
+            Verdict::Unknown,
+            "the mount table says read-only beneath the extensions, faccessat says writable",
+        ),
+    ] {
+        let report = changed("usrpolicy=strict", &table, |seen| {
+            seen.layers.beneath = beneath(access, None);
+        });
+        says(&report, verdict, "/usr", what);
+    }
+    // The root directory is another subvolume than what lies beneath them: the nearer witness counts.
+    let nested = "1 0 0:1 /@ / rw - btrfs a rw\n3 1 0:3 / /usr ro - overlay sysext ro\n";
+    let report = changed("usrpolicy=strict", nested, |seen| {
+        seen.layers.root = Some(Access::Writable);
+        seen.layers.beneath = beneath(Access::ReadOnly, Some(false));
+    });
+    says(
+        &report,
+        Verdict::Holds,
+        "/usr",
+        "read-only by its root, a read-only btrfs subvolume",
+    );
+    assert!(!has(&report, Topic::Attribute), "{report:#?}");
+}
+
+#[test]
+fn only_who_is_not_root_is_told_to_look_beneath_extensions_as_root() {
+    let own = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr rw - btrfs b rw\n\
+        3 2 0:3 / /usr ro - overlay sysext ro\n";
+    for (caller, remedy) in [
+        (Caller::Root, "systemd-sysext unmerge, and ask again"),
+        (Caller::Other, "run usr-policy verify as root"),
+    ] {
+        let report = changed("usrpolicy=strict", own, |seen| seen.caller = caller);
+        let mut findings = report.findings.iter();
+        let finding = findings.find(|finding| finding.topic == Topic::Usr);
+        let finding = finding.unwrap();
+        assert_eq!(
+            (finding.verdict, finding.remedy.as_str()),
+            (Verdict::Unknown, remedy)
+        );
+    }
+}
+
+#[test]
+fn extensions_over_a_mount_that_the_table_lacks_leave_open_what_is_beneath_them() {
+    let table = "1 0 0:1 / / rw - ext4 a rw\n3 99 0:3 / /usr ro - overlay sysext ro\n";
+    let report = changed("usrpolicy=strict", table, |seen| {
+        seen.places[0].mount_id = Some(3);
+    });
+    says(
+        &report,
+        Verdict::Unknown,
+        "/usr",
+        "what lies beneath them is not in the mount table of PID 1, and may be writable",
+    );
+}
+
+#[test]
+fn what_a_file_system_says_of_everything_is_no_attribute() {
+    for table in [
+        "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /usr ro - erofs b ro\n",
+        "1 0 0:1 / / rw - overlay a rw,lowerdir=/image,upperdir=/x\n2 1 0:1 /usr /usr ro - overlay a rw\n",
+        // In an image of erofs, too.
+        "1 0 0:1 / / ro - erofs a ro\n3 1 0:3 / /usr ro - overlay sysext ro\n",
+    ] {
+        let report = changed("usrpolicy=strict", table, |seen| {
+            seen.layers.immutable = vec![point("/usr")];
+            if table.contains("sysext") {
+                seen.layers.beneath = beneath(Access::ReadOnly, Some(true));
+            }
+        });
+        assert!(!has(&report, Topic::Attribute), "{table}: {report:#?}");
+    }
+}
+
+#[test]
+fn an_immutable_directory_beneath_extensions_is_told_once_with_the_way_to_it() {
+    let merged = [ROOT, "3 2 0:3 / /usr ro - overlay sysext ro\n"].concat();
+    let report = changed("usrpolicy=strict", &merged, |seen| {
+        seen.layers.immutable = vec![point("/usr")];
+        seen.layers.beneath = beneath(Access::ReadOnly, Some(true));
+    });
+    let mut findings = report.findings.iter();
+    let findings: Vec<_> = findings
+        .by_ref()
+        .filter(|finding| finding.topic == Topic::Attribute)
+        .collect();
+    let [finding] = findings.as_slice() else {
+        panic!("{report:#?}");
+    };
     assert_eq!(
-        shown,
-        "mount 3 at /usr is rw, its overlay is rw with upperdir=/x; beneath it mount 2 at /usr is rw, its ext4 is ro"
+        (finding.what.as_str(), finding.remedy.as_str()),
+        (
+            "beneath the extensions it has the immutable attribute, which usr-policy never sets",
+            "systemd-sysext unmerge, then chattr -i /usr, while it is open"
+        )
     );
 }
 

@@ -10,6 +10,7 @@ mod layouts;
 mod next_boot;
 mod observed;
 mod open;
+mod stack;
 mod sysext;
 mod system;
 #[cfg(test)]
@@ -18,8 +19,11 @@ mod topic;
 mod undone;
 mod usr;
 mod ways;
+#[cfg(test)]
+mod witness_tests;
 mod witnesses;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -27,10 +31,11 @@ use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
 pub use fill::Fill;
-pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
+pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use open::YEAR_10_000;
+pub use stack::{Flag, Stack};
 pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
@@ -107,6 +112,8 @@ pub struct Finding {
     pub what: String,
     /// What to do; empty where there is nothing to do.
     pub remedy: String,
+    /// The layers at the path of a rule; `None` for what is no rule, and where they are not in the mount table.
+    pub layers: Option<Box<Stack>>,
 }
 
 /// The whole verdict.

@@ -198,6 +198,10 @@ pub(super) fn provider<'a>(holding: impl Iterator<Item = &'a MountInfo>, layer: 
                 "by its file system, a read-only btrfs subvolume".into()
             }
         }
+        Layer::FileSystem if !top.super_options.has("ro") => format!(
+            "by its file system, {}, whatever its flags say",
+            Shown(&top.fs_type)
+        ),
         Layer::FileSystem => "by its file system".into(),
         Layer::Mount if top.root.starts_with(b"/ostree/deploy/") => {
             "by ostree, of a deployment that is mounted so".into()

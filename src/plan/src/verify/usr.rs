@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use super::judge::{Judge, Layer, Seconds};
+use super::layers::Covered;
 use super::open::LOCK_OR_UNLOCK;
 use super::system::provider;
 use super::undone::with;
-use super::{Event, OPENED, START, Topic, UNLOCKED, Verdict};
+use super::{Caller, Event, OPENED, START, Topic, UNLOCKED, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount, Stage};
@@ -151,6 +152,11 @@ impl<'a> Judge<'a> {
         } else {
             let table = &self.observed.mounts;
             let beneath = table.by_id(top.parent_id).filter(|_| sysext);
+            // Of extensions that lie over it, the flags are not its own.
+            let layer = match beneath {
+                Some(beneath) if !beneath.mount_options.has("ro") => Layer::FileSystem,
+                _ => layer,
+            };
             let those = table.stack_at(path).into_iter();
             let by = provider(those.chain(beneath.or(Some(top))), layer);
             self.find(
@@ -165,9 +171,8 @@ impl<'a> Judge<'a> {
 
     /// Whether extensions are merged once, over something that is read-only; says so where they are not.
     fn is_merged_well(&mut self, path: &MountPoint, beneath: Option<&MountInfo>) -> bool {
-        let is_closed = beneath.map_or(Some(false), |beneath| self.is_read_only_beneath(beneath));
-        if is_closed.is_none() {
-            let what = "read-only while extensions are merged; the subvolume beneath them cannot be seen, and may be writable";
+        let Some(beneath) = beneath else {
+            let what = "read-only while extensions are merged; what lies beneath them is not in the mount table of PID 1, and may be writable";
             self.find(
                 Verdict::Unknown,
                 Topic::Usr,
@@ -176,8 +181,24 @@ impl<'a> Judge<'a> {
                 "systemd-sysext unmerge, and ask again",
             );
             return false;
-        }
-        if is_closed == Some(false) {
+        };
+        let covered = match self.covered_by_extensions(path, beneath) {
+            Covered::Contradiction(what) => {
+                self.contradiction(path, what);
+                return false;
+            }
+            Covered::Unknown => {
+                let what = "read-only while extensions are merged; what lies beneath them cannot be seen, and may be writable";
+                let remedy = match self.observed.caller {
+                    Caller::Root => "systemd-sysext unmerge, and ask again",
+                    Caller::Other => self.observed.caller.way_to_see(),
+                };
+                self.find(Verdict::Unknown, Topic::Usr, path, what, remedy);
+                return false;
+            }
+            covered => covered,
+        };
+        if covered == Covered::Writable {
             let what = "read-only while extensions are merged, but writable beneath them";
             self.find(
                 Verdict::Broken,
