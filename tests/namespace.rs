@@ -16,6 +16,8 @@ mod kills;
 mod layers;
 #[path = "namespace/lock.rs"]
 mod lock;
+#[path = "namespace/messages.rs"]
+mod messages;
 #[path = "namespace/plan.rs"]
 mod plan;
 #[path = "namespace/sandboxes.rs"]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
         ("lock", lock::TESTS),
+        ("messages", messages::TESTS),
         ("plan", plan::TESTS),
         ("sandboxes", sandboxes::TESTS),
         ("sync", sync::TESTS),
