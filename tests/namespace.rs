@@ -14,6 +14,8 @@ mod journal;
 mod kills;
 #[path = "namespace/layers.rs"]
 mod layers;
+#[path = "namespace/layouts.rs"]
+mod layouts;
 #[path = "namespace/lock.rs"]
 mod lock;
 #[path = "namespace/messages.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
+        ("layouts", layouts::TESTS),
         ("lock", lock::TESTS),
         ("messages", messages::TESTS),
         ("plan", plan::TESTS),
