@@ -18,6 +18,8 @@ mod layers;
 mod layouts;
 #[path = "namespace/lock.rs"]
 mod lock;
+#[path = "namespace/many.rs"]
+mod many;
 #[path = "namespace/messages.rs"]
 mod messages;
 #[path = "namespace/plan.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ("layers", layers::TESTS),
         ("layouts", layouts::TESTS),
         ("lock", lock::TESTS),
+        ("many", many::TESTS),
         ("messages", messages::TESTS),
         ("plan", plan::TESTS),
         ("sandboxes", sandboxes::TESTS),

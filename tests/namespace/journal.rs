@@ -16,10 +16,10 @@ use crate::verify::{DATABASE, Report, closed};
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// A journald that only listens.
-struct Journal(UnixDatagram);
+pub(crate) struct Journal(UnixDatagram);
 
 impl Journal {
-    fn new(system: &System) -> Self {
+    pub(crate) fn new(system: &System) -> Self {
         let path = system.path(SOCKET);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let socket = UnixDatagram::bind(path).unwrap();
@@ -31,7 +31,7 @@ impl Journal {
     }
 
     /// The next record, read as sd-journal writes it; `None` where there is none.
-    fn next(&self) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn next(&self) -> Option<BTreeMap<String, String>> {
         let mut buffer = vec![0; 1 << 20];
         let length = self.0.recv(&mut buffer).ok()?;
         let mut rest = &buffer[..length];

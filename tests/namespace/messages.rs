@@ -1,5 +1,6 @@
 //! What the verbs say in whole where they refuse, fail or leave something open: the words that the other tests shorten.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
@@ -8,12 +9,14 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use usr_policy_tests::prepare::{Image, in_memory};
 use usr_policy_tests::privilege::{bind, has_other_users, tmpfs};
+use usr_policy_tests::product;
 use usr_policy_tests::system::{Follower, System, Writer, installed};
 use usr_policy_tests::verdict;
 
 use crate::STRICT;
 use crate::apply::merge;
-use crate::lock::{CACHE, DATABASE, does, is_closed, sync};
+use crate::journal::Journal;
+use crate::lock::{CACHE, DATABASE, STATE, does, is_closed, sync};
 use crate::verify::{Report, closed};
 
 /// What a verb prints on standard error, with its exit code; nothing goes to standard output.
@@ -381,4 +384,89 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             report.exits(0);
         });
     }),
+    (
+        "the metrics of the README are those that are printed, with their labels",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                does(system, &["unlock", "--for", "1h"]);
+                let (_, text, _) = system.program(&["verify", "--format=metrics"]);
+                let samples = verdict::metrics(&text).unwrap();
+                let printed: BTreeSet<String> = samples
+                    .iter()
+                    .map(|sample| {
+                        let labels = sample.labels.iter().map(|(label, _)| label.as_str());
+                        let labels: Vec<&str> = labels.collect();
+                        match labels.is_empty() {
+                            true => sample.name.clone(),
+                            false => format!("{}{{{}}}", sample.name, labels.join(",")),
+                        }
+                    })
+                    .collect();
+                let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+                let readme = fs::read_to_string(readme).unwrap();
+                let documented: BTreeSet<String> = readme
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("| `usr_policy_"))
+                    .map(|row| format!("usr_policy_{}", row.split('`').next().unwrap()))
+                    .collect();
+                assert_eq!(printed, documented);
+            });
+        },
+    ),
+    (
+        "the fields of the manual are those of the record in the journal",
+        || {
+            System::with(STRICT, |system| {
+                let journal = Journal::new(system);
+                tmpfs(&system.path("/usr/local"), "");
+                closed(system);
+                // Something is broken, something may be written, and something cannot be told.
+                system.does(&["umount", "/var/tmp"]);
+                let state = system.path(STATE);
+                let _ = fs::remove_file(&state);
+                fs::create_dir_all(state.parent().unwrap()).unwrap();
+                symlink("lock", &state).unwrap();
+                assert_eq!(system.program(&["verify", "--journal"]).0, 1);
+                let record = journal.next().unwrap();
+                let page = product::stage().join("usr/share/man/man7/usr-policy.7");
+                let page = fs::read_to_string(page).unwrap();
+                let documented: BTreeSet<&str> = page
+                    .lines()
+                    .filter_map(|line| line.strip_prefix(".It Va "))
+                    .flat_map(|names| names.split(" , "))
+                    .collect();
+                // What every record of the journal has is in the page of another one.
+                let others = ["MESSAGE_ID", "SYSLOG_IDENTIFIER"];
+                let sent: BTreeSet<&str> = record
+                    .keys()
+                    .map(String::as_str)
+                    .filter(|name| !others.contains(name))
+                    .collect();
+                assert_eq!(sent, documented);
+                let id = format!("\njournalctl MESSAGE_ID={}\n", record["MESSAGE_ID"]);
+                assert!(page.contains(&id));
+            });
+        },
+    ),
+    (
+        "what was changed under extensions is remembered in the file that the manual names",
+        || {
+            System::with(STRICT, |system| {
+                assert_eq!(system.early().0, 0);
+                let pacman = Writer::of(system, "/var/lib/pacman/db.lck");
+                merge(system, None);
+                sync(system);
+                let package = format!("{DATABASE}/local/added-1-1");
+                system.write(&format!("{package}/desc"), "");
+                let files = "%FILES%\nusr/\nusr/bin/added\n";
+                system.write(&format!("{package}/files"), files);
+                pacman.end();
+                fs::remove_file(system.path("/var/lib/pacman/db.lck")).unwrap();
+                sync(system);
+                let covered = fs::read_to_string(system.path("/var/lib/usr-policy/covered"));
+                assert!(covered.unwrap().contains("added-1-1"));
+            });
+        },
+    ),
 ];
