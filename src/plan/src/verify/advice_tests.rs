@@ -142,10 +142,10 @@ fn witnesses_that_disagree_are_to_be_reported() {
         "the mount table says ext4 writable, a second reading says nothing",
         "the witnesses disagree; report this with /proc/1/mountinfo",
     );
-    let more: String = (10..14)
+    let more: Vec<String> = (10..14)
         .map(|id| std::format!("{id} 1 0:9 / /m{id} rw - tmpfs t rw\n"))
         .collect();
-    let report = of("", &[CLOSED, &more].concat(), |seen| {
+    let report = of("", &[CLOSED, &more.concat()].concat(), |seen| {
         seen.layers.second = Some(SecondReading::default());
     });
     advises(
@@ -208,7 +208,7 @@ fn what_lies_around_a_rule_says_what_to_do_with_it() {
     );
     let subvolume = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 /@usr /usr rw - btrfs b rw\n";
     let report = of("", subvolume, |seen| {
-        seen.places[0].access = Access::ReadOnly
+        seen.places[0].access = Access::ReadOnly;
     });
     advises(
         &report,
