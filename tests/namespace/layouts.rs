@@ -1,7 +1,9 @@
 //! Systems that others lay out, made of real mounts: what verify says of each, and what a write says.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
@@ -108,6 +110,49 @@ impl Layout {
 
     fn binds_etc(&self) {
         bind(&self.base("etc"), &self.path("/etc"));
+    }
+
+    /// A deployment of ostree, of a disk of its own, as the root: what `/usr` needs to start the programs is copied there.
+    fn deploys(&self) {
+        let deployment = self.base("ostree/deploy/fedora/deploy/0a1b.0");
+        for name in ["etc", "var", "run", "dev", "proc", "usr/lib/usr-policy"] {
+            fs::create_dir_all(deployment.join(name)).unwrap();
+        }
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            fs::create_dir_all(deployment.join("usr").join(name)).unwrap();
+            symlink(Path::new("usr").join(name), deployment.join(name)).unwrap();
+        }
+        let copy = |from: &Path, to: &str| {
+            let to = deployment.join(to.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, to).unwrap();
+        };
+        copy(
+            &installed().join("usr/bin/usr-policy"),
+            "usr/bin/usr-policy",
+        );
+        for name in ["sh", "mount", "umount"] {
+            let path = format!("/usr/bin/{name}");
+            copy(Path::new(&path), &path);
+        }
+        let mut ldd = Command::new("ldd");
+        ldd.arg(installed().join("usr/bin/usr-policy"));
+        let ran = ldd.args(["/usr/bin/sh", "/usr/bin/mount", "/usr/bin/umount"]);
+        let libraries = String::from_utf8(ran.output().unwrap().stdout).unwrap();
+        let mut libraries: Vec<&str> = libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/') && !word.ends_with(':'))
+            .collect();
+        libraries.sort_unstable();
+        libraries.dedup();
+        assert!(libraries.len() > 2, "{libraries:?}");
+        for library in libraries {
+            // Through the links of the root.
+            copy(Path::new(library), library);
+        }
+        bind(&deployment, &self.path("/"));
+        bind(&self.path("/usr"), &self.path("/usr"));
+        self.remount("/usr", MsFlags::MS_RDONLY);
     }
 
     /// `/etc` as an overlay with its upper layer in `/var`, over what the image has.
@@ -257,6 +302,26 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     Some(options.as_str()),
                 )
                 .unwrap();
+                let said = layout.verify();
+                said.exits(1);
+                said.says("/usr", "broken", "writable");
+                layout.agrees(&said);
+            });
+        },
+    ),
+    (
+        "ostree without composefs: usr is a bind of the deployment, mounted read-only",
+        || {
+            Layout::with(|layout| {
+                layout.deploys();
+                layout.has_state();
+                let said = layout.verify();
+                said.exits(0);
+                let by = "read-only by ostree, of a deployment that is mounted so";
+                said.says("/usr", "holds", by);
+                layout.agrees(&said);
+
+                layout.remount("/usr", MsFlags::empty());
                 let said = layout.verify();
                 said.exits(1);
                 said.says("/usr", "broken", "writable");
