@@ -94,7 +94,7 @@ check-quick: requirements stage
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --workspace --locked --exclude usr-policy-tests
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --lib --bin try
-	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test initramfs --test golden --test systemd --test namespace --test states --test preinit --test program --test cli --test manual
+	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test parsers --test messages --test initramfs --test golden --test systemd --test namespace --test states --test preinit --test program --test cli --test manual
 	USR_POLICY_STAGE=$(abspath $(STAGE)) $(CARGO) test --package usr-policy-tests --locked --test pacman -- --exact 'the page about pacman says what tests/pacman.tsv does'
 
 # The real pacmans in every state of the lock, in the systems that the boots are made of; about half a minute once they are there.

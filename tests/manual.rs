@@ -8,10 +8,13 @@ use std::process::{Command, ExitCode, Output};
 
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::{self, ConfigFile};
-use usr_policy_plan::lock::{Extensions, Manual, SETTLED, State};
+use usr_policy_plan::lock::{Extensions, Manual, SETTLED, STATE, State};
+use usr_policy_plan::package_manager::GUARD_NAME;
 use usr_policy_plan::plan::{Facts, Plan};
 use usr_policy_plan::policy::{Complaint, Lock, Policy, Rule, Treatment};
-use usr_policy_plan::unit::unit_tree;
+use usr_policy_plan::pre_init::PRE_INIT;
+use usr_policy_plan::unit::{BOOT_PROGRAM, OPEN_DIRECTORY, unit_tree};
+use usr_policy_system::events::EVENTS;
 use usr_policy_tests::golden::{Case, cases, chroot};
 use usr_policy_tests::privilege::become_root;
 use usr_policy_tests::product;
@@ -39,6 +42,11 @@ const TESTS: &[(&str, fn())] = &[
         "the exit codes of the boot program are those of the manual",
         boot_program,
     ),
+    (
+        "the ways to call the boot program are those that it knows, in each place of its page",
+        ways_to_call,
+    ),
+    ("the files of the manual are those of the programs", files),
     (
         "help, manual and completions know the same verbs and options",
         verbs,
@@ -327,6 +335,88 @@ fn boot_program() {
     }
 }
 
+fn ways_to_call() {
+    let page = installed("man/man8/usr-policy-generator.8");
+    let called = |cell: &str| cell.split(' ').next().unwrap().to_owned();
+    let table: Vec<String> = rows(&page, "What it does is in the log:")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let (first, rest) = table.split_first().unwrap();
+    let (last, roles) = rest.split_last().unwrap();
+    assert_eq!(
+        (first.as_str(), last.as_str()),
+        ("NORMAL", "as the first process")
+    );
+    let synopsis = page.split(".Sh SYNOPSIS\n").nth(1).unwrap();
+    let synopsis = synopsis.split(".Sh ").next().unwrap();
+    let in_synopsis: Vec<String> = synopsis
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Cm "))
+        .map(called)
+        .collect();
+    assert_eq!(in_synopsis, roles);
+    // What it says itself to whoever calls it otherwise.
+    let root = Case::named("without-the-word-nothing-is-written").root();
+    let ran = chroot(root.path())
+        .args([BOOT_PROGRAM, "nonsense"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    let (_, uses) = said.split_once("; use ").unwrap();
+    let (uses, as_init) = uses.split_once("; ").unwrap();
+    let known: Vec<String> = uses
+        .split(", ")
+        .skip(1)
+        .map(|way| called(way.trim().trim_start_matches("or ")))
+        .collect();
+    assert_eq!(known, roles, "{said}");
+    assert!(as_init.contains(&format!("init={PRE_INIT}")), "{said}");
+}
+
+fn files() {
+    let named = |page: &str| -> BTreeSet<String> {
+        let rows = rows(&installed(page), ".Sh FILES").into_iter();
+        rows.map(|row| row[0].clone()).collect()
+    };
+    let all = |paths: &[&str]| -> BTreeSet<String> {
+        let paths = paths.iter().map(|path| (*path).to_owned());
+        paths.collect()
+    };
+    let guard = format!("/usr/share/libalpm/hooks/{GUARD_NAME}");
+    let script = "/etc/init.d/usr-policy";
+    assert_eq!(
+        named("man/man7/usr-policy.7"),
+        // The last one has no public name; tests/namespace/messages.rs finds it written.
+        all(&[
+            BOOT_PROGRAM,
+            PRE_INIT,
+            script,
+            &guard,
+            EVENTS,
+            "/var/lib/usr-policy/covered"
+        ])
+    );
+    let stage = product::stage();
+    for path in [BOOT_PROGRAM, PRE_INIT, &guard] {
+        let path = stage.join(path.trim_start_matches('/'));
+        assert!(path.is_file(), "{}", path.display());
+    }
+    let makefile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Makefile");
+    let installs_script = format!(" openrc/usr-policy $(DESTDIR){script}\n");
+    assert!(
+        fs::read_to_string(makefile)
+            .unwrap()
+            .contains(&installs_script)
+    );
+    let (state, _) = STATE.rsplit_once('/').unwrap();
+    assert_eq!(
+        named("man/man8/usr-policy-generator.8"),
+        all(&[EVENTS, state, OPEN_DIRECTORY])
+    );
+}
+
 fn usr_policy(words: &[&str]) -> String {
     let ran: Output = Command::new(product::program())
         .args(words)
@@ -435,7 +525,9 @@ fn verbs() {
         let path = product::stage().join("usr/share").join(name);
         match Command::new(shell).arg(option).arg(path).output() {
             Ok(ran) => assert!(ran.status.success(), "{ran:?}"),
-            Err(_) => eprintln!("{shell} is not installed: its completion is not read by it"),
+            Err(_) => {
+                eprintln!("skipped: {shell} is not installed, and has not read its completion")
+            }
         }
     }
 }
@@ -496,7 +588,7 @@ fn markup() {
             let ran = Command::new(program).args(options).arg(page).output();
             if ran.is_err() {
                 eprintln!(
-                    "{program} is not installed: it does not read {}",
+                    "skipped: {program} is not installed, and has not read {}",
                     page.display()
                 );
             }

@@ -14,8 +14,14 @@ mod journal;
 mod kills;
 #[path = "namespace/layers.rs"]
 mod layers;
+#[path = "namespace/layouts.rs"]
+mod layouts;
 #[path = "namespace/lock.rs"]
 mod lock;
+#[path = "namespace/many.rs"]
+mod many;
+#[path = "namespace/messages.rs"]
+mod messages;
 #[path = "namespace/plan.rs"]
 mod plan;
 #[path = "namespace/refuses.rs"]
@@ -61,7 +67,10 @@ fn main() -> ExitCode {
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
+        ("layouts", layouts::TESTS),
         ("lock", lock::TESTS),
+        ("many", many::TESTS),
+        ("messages", messages::TESTS),
         ("plan", plan::TESTS),
         ("rules", rules::TESTS),
         ("refuses", refuses::TESTS),

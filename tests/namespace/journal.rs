@@ -5,18 +5,21 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use usr_policy_tests::privilege::has_other_users;
 use usr_policy_tests::system::System;
 
 use crate::STRICT;
-use crate::verify::closed;
+use crate::apply::merge;
+use crate::sandboxes::service;
+use crate::verify::{DATABASE, Report, closed};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// A journald that only listens.
-struct Journal(UnixDatagram);
+pub(crate) struct Journal(UnixDatagram);
 
 impl Journal {
-    fn new(system: &System) -> Self {
+    pub(crate) fn new(system: &System) -> Self {
         let path = system.path(SOCKET);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let socket = UnixDatagram::bind(path).unwrap();
@@ -28,7 +31,7 @@ impl Journal {
     }
 
     /// The next record, read as sd-journal writes it; `None` where there is none.
-    fn next(&self) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn next(&self) -> Option<BTreeMap<String, String>> {
         let mut buffer = vec![0; 1 << 20];
         let length = self.0.recv(&mut buffer).ok()?;
         let mut rest = &buffer[..length];
@@ -153,7 +156,69 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "no form of verify changes anything, whatever there is to look at and whoever asks",
+        || {
+            System::with(STRICT, |system| {
+                // More is looked at where data is hidden, where there are extensions, and where processes have other mounts.
+                system.write("/var/tmp/hidden/below", "x");
+                system.extension("a");
+                system.write("/etc/systemd/sysext.conf", "[SysExt]\nMutable=yes\n");
+                closed(system);
+                let mut own = service(system, "umount /var/lib/pacman");
+                assert!(own.can_write(DATABASE));
+                merge(system, None);
+                system.does(&["mount", "--bind", "/", "/mnt"]);
+                let report = Report::of(system);
+                for words in [
+                    "of their own by",
+                    "extensions merged over it",
+                    "can be written at /mnt",
+                ] {
+                    assert!(report.text.contains(words), "{}", report.text);
+                }
+                assert_eq!(changes_of_any_form(system, &[]), Vec::<String>::new());
+                if has_other_users() {
+                    let of_nobody = changes_of_any_form(system, NOBODY);
+                    assert_eq!(of_nobody, Vec::<String>::new());
+                } else {
+                    eprintln!("skipped: there is no second user in this user namespace");
+                }
+            });
+        },
+    ),
 ];
+
+/// What a caller without rights runs before his words.
+const NOBODY: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+];
+
+/// The forms of verify that print a verdict.
+const FORMS: [&[&str]; 5] = [
+    &["verify"],
+    &["verify", "--all"],
+    &["verify", "--deep"],
+    &["verify", "--json"],
+    &["verify", "--format=metrics"],
+];
+
+/// What any form of verify does that is more than looking; of a command before it, what that does is not counted.
+fn changes_of_any_form(system: &System, before: &[&str]) -> Vec<String> {
+    let forms = FORMS.iter().flat_map(|form| {
+        let words = [before, &["/usr/bin/usr-policy"], form].concat();
+        let lines = seen_by_strace(system, &words);
+        // The program is started last.
+        let start = lines.iter().rposition(|line| line.starts_with("execve("));
+        let lines = lines[start.map_or(0, |line| line + 1)..].to_vec();
+        assert!(lines.len() > 50, "{form:?}: {lines:#?}");
+        lines.into_iter().filter(|line| is_change(line))
+    });
+    forms.collect()
+}
 
 /// The system calls of `usr-policy` with these words that are more than looking.
 fn changes(system: &System, words: &[&str]) -> Vec<String> {

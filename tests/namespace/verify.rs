@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, umount2};
+use serde_json::Value;
 use usr_policy_tests::prepare::{CACHE, VAR_TMP};
 pub(crate) use usr_policy_tests::prepare::{close as closed, in_memory as mount_tmpfs};
 use usr_policy_tests::privilege::{has_fuse, has_other_users, hung, tmpfs};
@@ -67,10 +68,7 @@ impl Report {
     /// The whole report; the object and the metrics must be what they are to be, and say the same.
     fn asked(system: &System, words: &[&str]) -> Self {
         let ask = |form| system.command(&[words, &[form]].concat());
-        let report = Self::of_command(&mut ask("--all"));
-        let json = String::from_utf8(ask("--json").output().unwrap().stdout).unwrap();
-        let object = verdict::object(&json).unwrap();
-        assert_eq!(object["exit_code"], report.exit, "{json}");
+        let (report, object) = Self::with_object(&mut ask("--all"));
         let metrics = ask("--format=metrics").output().unwrap().stdout;
         let metrics = String::from_utf8(metrics).unwrap();
         let samples = verdict::metrics(&metrics).unwrap();
@@ -83,7 +81,22 @@ impl Report {
         report
     }
 
+    /// What a command prints that ends in verify, however that is called there.
     pub(crate) fn of_command(command: &mut Command) -> Self {
+        Self::with_object(command).0
+    }
+
+    /// The same, and the object; it must be what it is to be, and end with the same code.
+    fn with_object(command: &mut Command) -> (Self, Value) {
+        let report = Self::read(command);
+        let ran = with_json(command).output().unwrap();
+        assert_eq!(ran.status.code(), Some(report.exit), "{ran:?}");
+        let object = verdict::object(&String::from_utf8(ran.stdout).unwrap()).unwrap();
+        assert_eq!(object["exit_code"], report.exit, "{object}");
+        (report, object)
+    }
+
+    fn read(command: &mut Command) -> Self {
         let ran = command.output().unwrap();
         assert!(ran.stderr.is_empty(), "{ran:?}");
         let text = String::from_utf8(ran.stdout).unwrap();
@@ -131,6 +144,29 @@ impl Report {
     pub(crate) fn exits(&self, exit: i32) {
         assert_eq!(self.exit, exit, "{}", self.text);
     }
+}
+
+/// The command that asks verify for an object. A shell has its command in one word.
+fn with_json(command: &Command) -> Command {
+    let mut other = Command::new(command.get_program());
+    other.env_clear();
+    for (name, value) in command.get_envs() {
+        other.env(name, value.unwrap());
+    }
+    let words = command.get_args().map(|word| word.to_str().unwrap());
+    let mut words: Vec<String> = words
+        .filter(|word| *word != "--all")
+        .map(str::to_owned)
+        .collect();
+    match words
+        .last_mut()
+        .filter(|word| word.contains("usr-policy verify"))
+    {
+        Some(script) => script.push_str(" --json"),
+        None => words.push("--json".to_owned()),
+    }
+    other.args(words);
+    other
 }
 
 /// The tmpfs that an unlock has lifted.
@@ -312,7 +348,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     report.exits(1);
                     let mut command =
                         system.command(&["chroot", "/srv/other", "/usr/bin/usr-policy", "verify"]);
-                    assert_eq!(command.output().unwrap().status.code(), Some(1));
+                    Report::of_command(&mut command).exits(1);
                 },
             );
         },

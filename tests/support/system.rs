@@ -18,6 +18,10 @@ use tempfile::TempDir;
 use crate::golden::below;
 use crate::privilege::{bind, in_own_mounts, tmpfs};
 use crate::product;
+use crate::verdict;
+
+/// The options of verify that print a text.
+const TEXTUAL: [&str; 3] = ["--all", "--quiet", "--format=text"];
 
 /// The boot program, as units and hooks call it.
 pub const GENERATOR: &str = "/usr/lib/usr-policy/usr-policy-generator";
@@ -390,12 +394,22 @@ impl System {
         (ran.status.code().unwrap(), lines.collect())
     }
 
-    /// Runs `usr-policy`: exit code, standard output, standard error.
+    /// Runs `usr-policy`: exit code, standard output, standard error. Whoever asks for the verdict as text gets it as an object
+    /// too, and that must be what the schema says.
     ///
     /// # Panics
-    /// Where it cannot be run.
+    /// Where it cannot be run, or prints another object.
     #[must_use]
     pub fn program(&self, words: &[&str]) -> (i32, String, String) {
+        if words.first() == Some(&"verify") && words[1..].iter().all(|word| TEXTUAL.contains(word))
+        {
+            let (_, text, _) = self.printed(&["verify", "--json"]);
+            verdict::object(&text).unwrap();
+        }
+        self.printed(words)
+    }
+
+    fn printed(&self, words: &[&str]) -> (i32, String, String) {
         let command = [&["/usr/bin/usr-policy"], words].concat();
         let ran = self.command(&command).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -68,8 +68,7 @@ pub(crate) fn run(how: &Verify) -> Outcome {
             };
             text::show(&verified, detail, &Page::of_stdout())
         }
-        Format::Json => json::show(&verified)
-            .map_err(|error| Failure::new("report", "cannot be shown", error))?,
+        Format::Json => json::show(&verified),
         Format::Metrics => metrics::show(&verified),
     };
     Ok(Shown {

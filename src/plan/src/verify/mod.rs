@@ -1,5 +1,7 @@
 //! [`Report`]: whether the running system is what the [`Plan`] promises. The same rules, read backwards.
 
+#[cfg(test)]
+mod advice_tests;
 mod below_var;
 mod events;
 mod fill;
