@@ -1,6 +1,7 @@
 //! What `verify` sees: the mount namespace of PID 1, whoever calls. It changes nothing.
 
 pub(crate) mod hidden;
+mod initramfs;
 mod layers;
 mod sysext;
 mod system;

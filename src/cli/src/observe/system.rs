@@ -14,8 +14,9 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::{installation, is_program};
 
 use crate::observe::hidden::{Depth, beneath};
+use crate::observe::initramfs::builders;
 use crate::observe::look;
-use crate::observe::units::{drop_ins, observe_units};
+use crate::observe::units::observe_units;
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
 const GENERATORS: [&str; 4] = [
@@ -56,10 +57,7 @@ pub(crate) fn observe_system(
             Installation::Whole | Installation::NobodyToLock => Some(true),
             Installation::NoBootProgram => None,
         },
-        mkinitcpio: mkinitcpio(root),
-        has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
-            .iter()
-            .any(|path| is_program(root, path)),
+        builders: builders(root),
     }
 }
 
@@ -114,21 +112,4 @@ fn masked_generator(root: &Root) -> Option<String> {
     // The name counts, wherever it leads.
     let first = paths.find(|path| root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok())?;
     (!is_program(root, &first)).then_some(first)
-}
-
-/// The configuration of mkinitcpio(8), with its drop-ins.
-fn mkinitcpio(root: &Root) -> Vec<u8> {
-    let mut text = read(root, "/etc/mkinitcpio.conf");
-    let directory = "/etc/mkinitcpio.conf.d".to_owned();
-    for path in drop_ins(root, [directory].into_iter()) {
-        text.push(b'\n');
-        text.extend(read(root, &path));
-    }
-    let lines = text.split_inclusive(|&byte| byte == b'\n');
-    let is_comment = |line: &&[u8]| line.trim_ascii_start().starts_with(b"#");
-    lines
-        .filter(|line| !is_comment(line))
-        .flatten()
-        .copied()
-        .collect()
 }

@@ -2,12 +2,14 @@
 
 mod below_var;
 mod events;
+mod initramfs;
 mod judge;
 mod layers;
 #[cfg(test)]
 mod layouts;
 mod next_boot;
 mod observed;
+mod shell;
 mod sysext;
 mod system;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use core::cmp::Reverse;
 use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
+pub use initramfs::Builders;
 pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
 pub use next_boot::{Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};

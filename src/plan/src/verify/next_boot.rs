@@ -123,6 +123,7 @@ impl Judge<'_> {
             }
         }
         self.fstab();
+        self.next_image();
     }
 
     pub(super) fn unit_named(&self, name: &str) -> Option<&Unit> {
@@ -251,32 +252,6 @@ impl Judge<'_> {
             self.find(Verdict::Warning, Topic::NextBoot, &line, what, remedy);
         }
     }
-
-    /// What to do where `/usr` became read-only only in the real root.
-    pub(super) fn way_into_the_initramfs(&self) -> &'static str {
-        let system = &self.observed.system;
-        let is_hooks_list = |text: &&[u8]| text.trim_ascii_start().starts_with(b"HOOKS");
-        // An array of the shell, which may go over several lines: each ends with its bracket.
-        let mut hooks = system
-            .mkinitcpio
-            .split(|&byte| byte == b')')
-            .filter(is_hooks_list)
-            .peekable();
-        match (hooks.peek().is_some(), system.has_dracut) {
-            (true, _) => {
-                let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"(\"'=".contains(byte);
-                if hooks.any(|list| list.split(is_end).any(|word| word == b"usr-policy")) {
-                    "the initramfs that ran was built without the hook usr-policy, which HOOKS has: rebuild it with mkinitcpio -P"
-                } else {
-                    "add usr-policy to HOOKS in /etc/mkinitcpio.conf, and rebuild the initramfs with mkinitcpio -P"
-                }
-            }
-            (false, true) => {
-                "the initramfs that ran was built without usr-policy: rebuild it with dracut --force"
-            }
-            (false, false) => "add usr-policy to the initramfs and rebuild it",
-        }
-    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -286,7 +261,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{machine, plan, says};
-    use super::super::{Event, Observed, Report, report};
+    use super::super::{Observed, Report, report};
     use super::*;
 
     const TABLE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
@@ -488,35 +463,5 @@ mod tests {
             "/usr/local",
             "a writable mount of its own",
         );
-    }
-
-    #[test]
-    fn how_to_get_into_the_initramfs_is_said_in_the_words_of_its_builder() {
-        for (mkinitcpio, has_dracut, remedy) in [
-            ("", false, "add usr-policy to the initramfs and rebuild it"),
-            (
-                "HOOKS=(base udev\n  usr-policy fsck)\n",
-                false,
-                "which HOOKS has: rebuild it with mkinitcpio -P",
-            ),
-            (
-                "MODULES=(usr-policy)\nHOOKS=(base udev)\n",
-                true,
-                "add usr-policy to HOOKS",
-            ),
-            ("", true, "rebuild it with dracut --force"),
-        ] {
-            let report = of(|seen| {
-                seen.events = Event::parse(b"5 host /usr read-only");
-                seen.system.mkinitcpio = mkinitcpio.into();
-                seen.system.has_dracut = has_dracut;
-            });
-            let mut findings = report.findings.iter();
-            assert!(
-                findings
-                    .any(|finding| finding.subject == "/usr" && finding.remedy.contains(remedy)),
-                "{remedy}: {report:#?}"
-            );
-        }
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::judge::{Judge, Layer, Writability};
 use super::next_boot::Unit;
-use super::{Kind, Place, Topic, Verdict};
+use super::{Builders, Kind, Place, Topic, Verdict};
 use crate::cmdline::Cmdline;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
@@ -32,10 +32,8 @@ pub struct SystemFacts {
     pub masked_generator: Option<String>,
     /// Whether PID 1 finds a generator of usr-policy; `None` where that was not looked at.
     pub has_generator: Option<bool>,
-    /// The configuration of mkinitcpio, comments left out; empty where there is none.
-    pub mkinitcpio: Vec<u8>,
-    /// Whether dracut is installed.
-    pub has_dracut: bool,
+    /// What makes the initramfs.
+    pub builders: Builders,
 }
 
 /// What lies beneath a mount.
