@@ -235,7 +235,7 @@ impl Judge<'_> {
                 || entry.has_option("ro")
                 || entry.has_option("noauto")
                 || read_only_type(&entry.vfstype).is_some()
-                || self.observed.mounts.top_at(&entry.file).is_some()
+                || self.index.top_at(&entry.file).is_some()
             {
                 continue;
             }

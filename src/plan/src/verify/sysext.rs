@@ -1,5 +1,6 @@
 //! Extensions: what systemd-sysext(8) has merged over `/usr` and from where, and what it would merge.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -103,14 +104,13 @@ impl Sysext {
     /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
     /// nothing.
     fn considered(&self) -> Vec<&Extension> {
-        let mut considered: Vec<&Extension> = Vec::new();
-        for extension in &self.extensions {
-            let is_hidden = considered.iter().any(|first| first.name == extension.name);
-            if extension.is_searched() && extension.content != Content::LeadsNowhere && !is_hidden {
-                considered.push(extension);
-            }
-        }
-        considered
+        let mut names = BTreeSet::new();
+        let considered = self.extensions.iter().filter(|extension| {
+            extension.is_searched()
+                && extension.content != Content::LeadsNowhere
+                && names.insert(&*extension.name)
+        });
+        considered.collect()
     }
 
     /// The mutable mode that the configuration asks for, and the file that does.
@@ -125,6 +125,35 @@ impl Sysext {
             }
         }
         mode
+    }
+}
+
+/// Extensions by name.
+struct ByName<'a> {
+    extensions: &'a [Extension],
+    /// The first one of each name that is a directory of versions, or is none.
+    first: BTreeMap<(&'a str, bool), usize>,
+}
+
+impl<'a> ByName<'a> {
+    fn new(extensions: &'a [Extension]) -> Self {
+        let mut first = BTreeMap::new();
+        for (at, extension) in extensions.iter().enumerate() {
+            let key = (&*extension.name, extension.has_versions());
+            first.entry(key).or_insert(at);
+        }
+        ByName { extensions, first }
+    }
+
+    /// The first one that a merge can have under this name: its own, or that of a version before which there is a name.
+    fn get(&self, name: &str) -> Option<&'a Extension> {
+        let own = [(name, false), (name, true)];
+        let versions = name
+            .match_indices('_')
+            .map(|(at, _)| (name.get(..at).unwrap_or_default(), true));
+        let keys = own.into_iter().chain(versions);
+        let at = keys.filter_map(|key| self.first.get(&key)).min()?;
+        self.extensions.get(*at)
     }
 }
 
@@ -148,13 +177,8 @@ impl Extension {
         (!name.is_empty()).then_some(name)
     }
 
-    fn is(&self, name: &str) -> bool {
-        let is_of_versions = || {
-            let version = name.strip_prefix(&*self.name);
-            self.path.as_bytes().ends_with(b".v")
-                && version.is_some_and(|version| version.starts_with('_'))
-        };
-        self.name == name || is_of_versions()
+    fn has_versions(&self) -> bool {
+        self.path.as_bytes().ends_with(b".v")
     }
 
     fn suits(&self, sysext: &Sysext) -> Suits {
@@ -254,7 +278,7 @@ impl<'a> Judge<'a> {
         let path = MountPoint::new(path.as_bytes()).ok()?;
         let top = match self.place(&path) {
             Some(place) => self.observed.mount_at(place),
-            None => self.observed.mounts.top_at(&path),
+            None => self.index.top_at(&path),
         };
         top.filter(|top| {
             top.mount_point == path && top.fs_type == b"overlay" && top.mount_source == b"sysext"
@@ -339,8 +363,9 @@ impl<'a> Judge<'a> {
                 remedy,
             );
         }
+        let sources = ByName::new(&sysext.extensions);
         for name in sysext.merged.iter().flatten() {
-            let Some(extension) = sysext.extensions.iter().find(|source| source.is(name)) else {
+            let Some(extension) = sources.get(name) else {
                 self.find(
                     Verdict::Warning,
                     Topic::Sysext,
@@ -587,6 +612,32 @@ mod tests {
                 || matches!(finding.verdict, Verdict::Holds | Verdict::NotApplicable)),
             "{report:#?}"
         );
+    }
+
+    #[test]
+    fn of_two_sources_that_a_merge_can_have_the_first_is_named() {
+        let image = |path| extension(path, Content::Image);
+        let sources = [
+            image("/etc/extensions/b_1.raw"),
+            image("/etc/extensions/a_1.raw.v"),
+            image("/run/extensions/a.raw.v"),
+            image("/run/extensions/b.raw.v"),
+            image("/var/lib/extensions/a_1_2.raw"),
+        ];
+        let sources = ByName::new(&sources);
+        for (name, path) in [
+            ("a", Some("/run/extensions/a.raw.v")),
+            ("a_1", Some("/etc/extensions/a_1.raw.v")),
+            ("a_1_2", Some("/etc/extensions/a_1.raw.v")),
+            ("a_2", Some("/run/extensions/a.raw.v")),
+            ("b_1", Some("/etc/extensions/b_1.raw")),
+            ("b_1_2", Some("/run/extensions/b.raw.v")),
+            ("ab", None),
+            ("_1", None),
+        ] {
+            let found = sources.get(name).map(|source| &*source.path);
+            assert_eq!(found, path, "{name}");
+        }
     }
 
     #[test]
