@@ -7,10 +7,10 @@ use humantime::{FormattedDuration, format_duration};
 use rustix::fs::{FsWord, fstatfs, fstatvfs};
 use usr_policy_plan::policy::{Mode, Treatment};
 use usr_policy_plan::verify::{OPENED, Observed, UNLOCKED, Verdict, report, wanted};
-use usr_policy_system::container::in_container;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
+use crate::container::in_container;
 use crate::machine::{Machine, merged};
 use crate::observe::hidden::Depth;
 use crate::observe::observe;

@@ -7,7 +7,7 @@ use std::path::Path;
 /// on a disk, and a machine that starts from that is none.
 ///
 /// Source: systemd src/basic/virt.c (`detect_container`).
-const MARKS: [&str; 3] = [
+pub const MARKS: [&str; 3] = [
     "/run/systemd/container",
     "/run/host/container-manager",
     "/run/.containerenv",
