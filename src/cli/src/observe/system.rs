@@ -26,6 +26,9 @@ const GENERATORS: [&str; 4] = [
     "/usr/lib/systemd/system-generators",
 ];
 
+/// There while systemd runs. Source: sd_booted(3).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
+
 /// What cannot be read is left out: whoever needs it to judge a rule reads it too, and says so.
 pub(crate) fn observe_system(
     root: &Root,
@@ -52,6 +55,10 @@ pub(crate) fn observe_system(
         hidden: hidden.collect(),
         units: observe_units(root, units_to_look_at(plan)),
         masked_generator: masked_generator(root),
+        runs_systemd: root
+            .directory(SYSTEMD_RUNS)
+            .ok()
+            .map(|found| found.is_some()),
         has_generator: match installation(root) {
             Installation::NoGenerator => Some(false),
             Installation::Whole | Installation::NobodyToLock => Some(true),

@@ -40,6 +40,7 @@ pub struct UnitPart {
 pub(super) struct Setting<'a> {
     pub(super) value: Vec<u8>,
     pub(super) path: &'a str,
+    pub(super) line: u32,
 }
 
 impl Unit {
@@ -66,6 +67,7 @@ impl Unit {
                         values.push(Setting {
                             value: assignment.value,
                             path: &file.path,
+                            line: assignment.line,
                         });
                     }
                 }

@@ -502,29 +502,35 @@ impl<'a> Judge<'a> {
         Some(format!("{SYSEXT_SERVICE} is enabled ({link})"))
     }
 
-    /// A setting with which the next merge makes `/usr` writable. The command line of systemd-sysext(8) beats its
-    /// environment, and that its configuration.
-    fn mutable(&mut self) {
+    /// The mutable mode that systemd-sysext.service is told. The command line of systemd-sysext(8) beats its environment,
+    /// and an environment file what stands in the unit. Source: systemd.exec(5), "Environment".
+    pub(super) fn mode_of_service(&self) -> Option<AskedMode> {
         const VARIABLE: &[u8] = b"SYSTEMD_SYSEXT_MUTABLE_MODE";
+        let service = self.unit_named(SYSEXT_SERVICE)?;
+        let last = |key, word| {
+            let (settings, _) = service.values("Service", key);
+            let mut modes = settings.iter().rev();
+            modes.find_map(|setting| {
+                Some(AskedMode {
+                    value: value_of(setting, word)?,
+                    path: setting.path.to_string(),
+                    from: format!("{}:{}", setting.path, setting.line),
+                })
+            })
+        };
+        last("ExecStart", b"--mutable").or_else(|| last("Environment", VARIABLE))
+    }
+
+    /// A setting with which the next merge makes `/usr` writable. The service's own beats the configuration.
+    fn mutable(&mut self) {
         let sysext = &self.observed.sysext;
-        let mut arguments = Vec::new();
-        let mut environment = Vec::new();
-        if let Some(service) = self.unit_named(SYSEXT_SERVICE) {
-            for setting in service.values("Service", "ExecStart").0 {
-                let value = value_of(&setting, b"--mutable");
-                arguments.extend(value.map(|value| (value, setting.path.to_string())));
-            }
-            for setting in service.values("Service", "Environment").0 {
-                let value = value_of(&setting, VARIABLE);
-                environment.extend(value.map(|value| (value, setting.path.to_string())));
-            }
-        }
         let configuration = sysext.configured_mode();
         let is_writable = |(mode, _): &&(Vec<u8>, String)| {
             is_mutable(mode, sysext.has_mutable_directory) == Some(true)
         };
         let by_hand = configuration.as_ref();
-        let by_service = arguments.last().or(environment.last()).or(by_hand);
+        let by_service = self.mode_of_service().map(|mode| (mode.value, mode.path));
+        let by_service = by_service.as_ref().or(by_hand);
         if let Some((mode, path)) = by_service.filter(is_writable) {
             let what = format!(
                 "lets {SYSEXT_SERVICE} merge with a writable layer: mutable mode {}",
@@ -541,6 +547,14 @@ impl<'a> Judge<'a> {
             self.find(Verdict::Warning, Topic::Sysext, path, what, remedy);
         }
     }
+}
+
+/// A mutable mode, and where it is asked for.
+pub(super) struct AskedMode {
+    pub(super) value: Vec<u8>,
+    pub(super) path: String,
+    /// With the line.
+    pub(super) from: String,
 }
 
 /// The last value of a key among the words of a setting.

@@ -30,6 +30,8 @@ pub struct SystemFacts {
     pub units: Vec<Unit>,
     /// A file of the name of our generator that comes before it, or takes its place, and is no program.
     pub masked_generator: Option<String>,
+    /// Whether PID 1 is systemd; `None` where that was not looked at.
+    pub runs_systemd: Option<bool>,
     /// Whether PID 1 finds a generator of usr-policy; `None` where that was not looked at.
     pub has_generator: Option<bool>,
     /// What makes the initramfs.
