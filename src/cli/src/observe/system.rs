@@ -2,12 +2,13 @@
 
 use rustix::fs::{FileType, OFlags, Stat};
 use usr_policy_plan::cmdline::Cmdline;
+use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::{FSTAB, Installation, Plan};
 use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::{
-    Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units_to_look_at,
+    Hidden, Kind, OUTSIDE, Place, STORES, SYSEXT_SERVICE, SystemFacts, Unit, units_to_look_at,
 };
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
@@ -16,6 +17,7 @@ use usr_policy_system::seen::{installation, is_program};
 use crate::observe::hidden::{Depth, beneath};
 use crate::observe::initramfs::builders;
 use crate::observe::look;
+use crate::observe::sysext::configuration;
 use crate::observe::units::observe_units;
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
@@ -47,13 +49,16 @@ pub(crate) fn observe_system(
             beneath: beneath(root, mounts, path, depth)?,
         })
     });
+    let units = observe_units(root, units_to_look_at(plan));
     SystemFacts {
         cmdline: Cmdline::parse(&running_cmdline(root).unwrap_or_default()),
         fstab: read(root, FSTAB),
         outside: outside(root),
         store: store(root),
         hidden: hidden.collect(),
-        units: observe_units(root, units_to_look_at(plan)),
+        environment_files: environment_files(root, &units),
+        manager: configuration(root, "system.conf"),
+        units,
         masked_generator: masked_generator(root),
         runs_systemd: root
             .directory(SYSTEMD_RUNS)
@@ -76,6 +81,18 @@ fn place(root: &Root, path: &str) -> Option<Place> {
     let path = MountPoint::new(path.as_bytes()).ok()?;
     Some(look(Some(root), path))
         .filter(|place| matches!(place.kind, Kind::Directory | Kind::Linked))
+}
+
+/// What tells systemd-sysext.service how it is to merge, beside its unit.
+fn environment_files(root: &Root, units: &[Unit]) -> Vec<ConfigFile> {
+    let mut units = units.iter();
+    let service = units.find(|unit| unit.name == SYSEXT_SERVICE);
+    let paths = service.map(Unit::environment_files).unwrap_or_default();
+    let files = paths.into_iter().map(|path| ConfigFile {
+        text: read(root, &path),
+        path: path.into_bytes(),
+    });
+    files.collect()
 }
 
 fn outside(root: &Root) -> Vec<Place> {

@@ -7,6 +7,7 @@ mod judge;
 mod layers;
 #[cfg(test)]
 mod layouts;
+mod mutable;
 mod next_boot;
 mod observed;
 mod shell;
@@ -27,7 +28,7 @@ use core::fmt;
 pub use events::{Event, OPENED, START, UNLOCKED};
 pub use initramfs::Builders;
 pub use layers::{Layers, Process, SecondMount, SecondReading, Stack, Standing};
-pub use next_boot::{Unit, UnitPart, units_to_look_at};
+pub use next_boot::{SYSEXT_SERVICE, Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
 pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};

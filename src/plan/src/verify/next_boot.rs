@@ -10,7 +10,7 @@ use crate::config;
 use crate::fstab::Fstab;
 use crate::plan::{FSTAB, Owner, Plan, is_switched_off, read_only_type};
 use crate::policy::Role;
-use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE};
+use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE, VERIFY_SERVICE};
 use crate::unit_name::mount_unit;
 
 /// A unit, as the files say that the service manager has it.
@@ -78,10 +78,13 @@ impl Unit {
 }
 
 /// The name of the service that merges extensions at boot.
-pub(super) const SYSEXT_SERVICE: &str = "systemd-sysext.service";
+pub const SYSEXT_SERVICE: &str = "systemd-sysext.service";
 
 /// The service that remounts `/` and `/usr` with the options of fstab.
 pub(super) const REMOUNT_SERVICE: &str = "systemd-remount-fs.service";
+
+/// What [`VERIFY_SERVICE`] runs.
+const VERIFY: &str = "usr-policy verify";
 
 /// Services that run no program of ours: what changes them takes nothing away.
 const OF_SYSTEMD: [&str; 2] = [SYSEXT_SERVICE, REMOUNT_SERVICE];
@@ -93,7 +96,7 @@ pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
         let name = mount_unit(&mount.rule.mount_point).ok()?;
         Some(name.as_str().to_string())
     });
-    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE]
+    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, VERIFY_SERVICE]
         .into_iter()
         .chain(OF_SYSTEMD)
         .map(String::from)
@@ -156,11 +159,15 @@ impl Judge<'_> {
         }
         if unit.name.ends_with(".service") {
             let (commands, last) = unit.values("Service", "ExecStart");
+            let program = match unit.name.as_str() {
+                VERIFY_SERVICE => VERIFY,
+                _ => BOOT_PROGRAM,
+            };
             let runs_ours = commands
                 .iter()
-                .any(|command| contains(&command.value, BOOT_PROGRAM.as_bytes()));
+                .any(|command| contains(&command.value, program.as_bytes()));
             if let (false, Some(path)) = (runs_ours, last) {
-                let what = format!("takes {BOOT_PROGRAM} out of {}", unit.name);
+                let what = format!("takes {program} out of {}", unit.name);
                 let remedy = "take ExecStart= out of it, then systemctl daemon-reload";
                 self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
             }
@@ -192,6 +199,7 @@ impl Judge<'_> {
         match unit.name.as_str() {
             APPLY_SERVICE => Some("nothing closes /usr where the initramfs does not"),
             LOCK_SERVICE => Some("nothing locks the database before packages can be changed"),
+            VERIFY_SERVICE => Some("boot-complete.target is reached without a verdict"),
             FOLLOW_SERVICE => Some("nothing locks the database when extensions are merged"),
             name => self.plan.mounts.iter().find_map(|mount| {
                 let is_it =
@@ -309,6 +317,7 @@ mod tests {
             "usr-policy-apply.service",
             "usr-policy-lock.service",
             "usr-policy-follow.service",
+            "usr-policy-verify.service",
             "systemd-sysext.service",
             "systemd-remount-fs.service",
             "usr.mount",
@@ -328,6 +337,10 @@ mod tests {
             ),
             (LOCK_SERVICE, "nothing locks the database before packages"),
             (FOLLOW_SERVICE, "nothing locks the database when extensions"),
+            (
+                VERIFY_SERVICE,
+                "boot-complete.target is reached without a verdict",
+            ),
             ("var-tmp.mount", "nothing is mounted there"),
         ] {
             let path = format!("/etc/systemd/system/{name}");
@@ -369,6 +382,12 @@ mod tests {
             }
         }
         says_nothing(&of_unit(LOCK_SERVICE, &[]));
+        let own = "[Service]\nExecStart=/usr/bin/usr-policy verify --journal\n";
+        says_nothing(&of_unit(VERIFY_SERVICE, &[("/usr/x", own)]));
+        let own_and_other = [("/usr/x", own), ("/etc/x.d/y", "[Service]\nExecStart=\n")];
+        let what = "takes usr-policy verify out of usr-policy-verify.service";
+        let report = of_unit(VERIFY_SERVICE, &own_and_other);
+        says(&report, Verdict::Warning, "/etc/x.d/y", what);
         // Theirs are other programs.
         for name in OF_SYSTEMD {
             says_nothing(&of_unit(name, &[("x", "[Service]\nExecStart=/bin/x\n")]));

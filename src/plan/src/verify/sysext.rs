@@ -7,9 +7,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::judge::Judge;
-use super::next_boot::{SYSEXT_SERVICE, Setting};
+use super::next_boot::SYSEXT_SERVICE;
 use super::{Access, OPENED, Topic, UNLOCKED, Verdict};
-use crate::cmdline::Cmdline;
 use crate::config::{self, ConfigFile};
 use crate::lock::Extensions;
 use crate::mount_point::MountPoint;
@@ -502,25 +501,6 @@ impl<'a> Judge<'a> {
         Some(format!("{SYSEXT_SERVICE} is enabled ({link})"))
     }
 
-    /// The mutable mode that systemd-sysext.service is told. The command line of systemd-sysext(8) beats its environment,
-    /// and an environment file what stands in the unit. Source: systemd.exec(5), "Environment".
-    pub(super) fn mode_of_service(&self) -> Option<AskedMode> {
-        const VARIABLE: &[u8] = b"SYSTEMD_SYSEXT_MUTABLE_MODE";
-        let service = self.unit_named(SYSEXT_SERVICE)?;
-        let last = |key, word| {
-            let (settings, _) = service.values("Service", key);
-            let mut modes = settings.iter().rev();
-            modes.find_map(|setting| {
-                Some(AskedMode {
-                    value: value_of(setting, word)?,
-                    path: setting.path.to_string(),
-                    from: format!("{}:{}", setting.path, setting.line),
-                })
-            })
-        };
-        last("ExecStart", b"--mutable").or_else(|| last("Environment", VARIABLE))
-    }
-
     /// A setting with which the next merge makes `/usr` writable. The service's own beats the configuration.
     fn mutable(&mut self) {
         let sysext = &self.observed.sysext;
@@ -549,26 +529,12 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// A mutable mode, and where it is asked for.
-pub(super) struct AskedMode {
-    pub(super) value: Vec<u8>,
-    pub(super) path: String,
-    /// With the line.
-    pub(super) from: String,
-}
-
-/// The last value of a key among the words of a setting.
-fn value_of(setting: &Setting<'_>, key: &[u8]) -> Option<Vec<u8>> {
-    let line = Cmdline::parse(&setting.value);
-    let words = line.words().filter(|word| word.key == key);
-    words.last()?.value.clone()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{machine, plan, says};
     use super::super::{Event, Observed, Report, Unit, UnitPart, report};
     use super::*;
+    use crate::cmdline::Cmdline;
 
     const BASE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n4 1 0:1 /var/lib/pacman /var/lib/pacman ro - ext4 a rw\n";
     const OVERLAY: &str = "3 2 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
