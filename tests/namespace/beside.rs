@@ -67,6 +67,75 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a hook that the next image of mkinitcpio will not have is told, and a preset with another list is heard",
+        || {
+            System::with(STRICT, |system| {
+                system.write("/usr/bin/mkinitcpio", "#!/bin/sh\n");
+                system.does(&["chmod", "0755", "/usr/bin/mkinitcpio"]);
+                let conf = "/etc/mkinitcpio.conf";
+                system.write(conf, "COMPRESSION=\"zstd\"\nHOOKS=(base udev usr-policy)\n");
+                closed(system);
+                let is_told = |subject: &str| {
+                    let report = Report::of(system);
+                    report.exits(0);
+                    report.says(subject, "warning", "has no usr-policy in HOOKS");
+                };
+                let is_quiet = || {
+                    let report = Report::of(system);
+                    assert!(!report.text.contains("HOOKS"), "{}", report.text);
+                };
+                is_quiet();
+                let drop_in = "/etc/mkinitcpio.conf.d/mine.conf";
+                system.write(drop_in, "HOOKS=(base udev)\n");
+                is_told(drop_in);
+                let preset = "/etc/mkinitcpio.d/linux.preset";
+                system.write(preset, "default_options=\"-A usr-policy\"\n");
+                is_quiet();
+                fs::remove_file(system.path(preset)).unwrap();
+                fs::remove_file(system.path(drop_in)).unwrap();
+                system.write(conf, "HOOKS=(base udev)\n");
+                is_told(conf);
+            });
+        },
+    ),
+    (
+        "what a type of units, a file of an environment and the manager ask for is read, and a masked verdict is told",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                let lets = |path: &str| {
+                    let report = Report::of(system);
+                    report.exits(0);
+                    report.says(
+                        path,
+                        "warning",
+                        "merge with a writable layer: mutable mode yes",
+                    );
+                };
+                const YES: &str = "SYSTEMD_SYSEXT_MUTABLE_MODE=yes";
+                let unit = "/etc/systemd/system/systemd-sysext.service";
+                system.write(unit, "[Service]\nExecStart=systemd-sysext refresh\n");
+                let manager = "/etc/systemd/system.conf.d/mine.conf";
+                system.write(manager, &format!("[Manager]\nDefaultEnvironment={YES}\n"));
+                lets(manager);
+                let prefix = "/etc/systemd/system/systemd-.service.d/mine.conf";
+                system.write(prefix, &format!("[Service]\nEnvironment={YES}\n"));
+                lets(prefix);
+                let file = "/etc/default/sysext";
+                system.write(file, &format!("{YES}\n"));
+                let of_type = "/etc/systemd/system/service.d/own.conf";
+                system.write(of_type, &format!("[Service]\nEnvironmentFile=-{file}\n"));
+                lets(file);
+                mask(system, "/etc/systemd/system/usr-policy-verify.service");
+                Report::of(system).says(
+                    "/etc/systemd/system/usr-policy-verify.service",
+                    "warning",
+                    "masks usr-policy-verify.service: boot-complete.target is reached without a verdict",
+                );
+            });
+        },
+    ),
+    (
         "deep counts more directories than files may be open",
         || {
             System::with(STRICT, |system| {

@@ -305,6 +305,10 @@ const LOOKS: &[&str] = &[
 ];
 
 fn is_change(line: &str) -> bool {
+    // The end of a call that another thread came between; its arguments stand where it began.
+    if line.starts_with("<... ") {
+        return false;
+    }
     let Some((name, arguments)) = line.split_once('(') else {
         // How the process ended.
         return false;

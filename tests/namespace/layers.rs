@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use nix::mount::{MsFlags, mount};
 use usr_policy_tests::privilege::{bind, has_other_users, tmpfs};
@@ -140,6 +142,41 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 report.says(DATABASE, "warning", "of their own by pid ");
                 drop(other);
                 has_nothing_to_say(system);
+            });
+        },
+    ),
+    (
+        "a process whose root directory is elsewhere hides no copy that others of its namespace can write",
+        || {
+            System::with(STRICT, |system| {
+                closed(system);
+                // The first process of the namespace sees none of it.
+                let mut first = system
+                    .command(&["unshare", "--mount", "--propagation", "slave", "sh", "-c"])
+                    .arg(
+                        "set -e; exec 3<&0
+                        mount -o remount,bind,rw /usr
+                        mount --bind / /mnt && mount -o remount,bind,ro /mnt
+                        sh -c 'read line' <&3 &
+                        exec chroot /mnt sh -c 'echo ready; read line'",
+                    )
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut line = String::new();
+                let output = first.stdout.as_mut().unwrap();
+                BufReader::new(output).read_line(&mut line).unwrap();
+                let report = Report::of(system);
+                drop(first.stdin.take());
+                first.wait().unwrap();
+                report.exits(0);
+                report.says(
+                    "/usr",
+                    "warning",
+                    "can be written in mount namespaces of their own by pid ",
+                );
+                assert!(!report.text.contains("more"), "{}", report.text);
             });
         },
     ),

@@ -733,6 +733,29 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             }
         },
     ),
+    (
+        "who asks cannot say that it is a container, and who has started PID 1 can",
+        || {
+            System::with(STRICT, |system| {
+                let says = |words: &[&str]| {
+                    let ask = [words, &["/usr/bin/usr-policy", "verify"]].concat();
+                    Report::of_command(&mut system.command(&ask))
+                };
+                for variable in ["SYSTEMD_VIRTUALIZATION=container:x", "container=x"] {
+                    let report = says(&["env", variable]);
+                    report.exits(1);
+                    report.says("/usr", "BROKEN", "writable");
+                }
+                const FIRST: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
+                let first = |variable| {
+                    let shell = ["sh", "-c", "\"$@\"; exit $?", "sh"];
+                    says(&[&FIRST, &["env", variable][..], &shell].concat())
+                };
+                assert!(first("container=x").text.contains("in a container"));
+                assert!(!first("container=").text.contains("in a container"));
+            });
+        },
+    ),
     ("audit says what strict would find, and exits 0", || {
         System::with("rw usrpolicy=audit", |system| {
             let report = Report::of(system);

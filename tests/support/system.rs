@@ -250,6 +250,8 @@ impl System {
                 "-c",
                 "mount -t proc proc /proc && echo ready && exec sleep infinity",
             ])
+            // Tests may run in a container, and it is none.
+            .env_remove("container")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -14,7 +14,6 @@ use usr_policy_plan::explain::{Extension, Line, Looked, Ships, explain};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::plan::{Facts, Plan};
 use usr_policy_plan::verify::{Access, EXTENSION_DIRECTORIES};
-use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::pacman::is_guarded;
@@ -24,6 +23,7 @@ use usr_policy_system::state;
 
 use usr_policy_plan::text::Shown as Escaped;
 
+use crate::container::in_container;
 use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// As many links as the kernel follows. Source: path_resolution(7).

@@ -9,7 +9,6 @@ use rustix::process::geteuid;
 use usr_policy_plan::lock::State;
 use usr_policy_plan::plan::{Plan, UsrMount};
 use usr_policy_plan::unit::BOOT_PROGRAM;
-use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
@@ -17,6 +16,7 @@ use usr_policy_system::seen::look;
 use usr_policy_system::state::{self, Turn};
 
 use crate::Shown;
+use crate::container::in_container;
 
 /// The root of the running system, and what the policy wants of it.
 pub(crate) struct Machine {

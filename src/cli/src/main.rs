@@ -1,6 +1,7 @@
 //! `usr-policy`: what people run after the boot.
 
 mod arguments;
+mod container;
 mod contents;
 mod explain;
 mod guard;

@@ -11,12 +11,12 @@ use usr_policy_plan::difference::{self, Running};
 use usr_policy_plan::plan::{FSTAB, Plan, Seen, Stage, Step};
 use usr_policy_plan::unit::{Directory, Entry, UnitTree, unit_tree};
 use usr_policy_plan::unit_name::TooLong;
-use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::installation;
 
+use crate::container::in_container;
 use crate::observe::hidden::Depth;
 use crate::observe::observe;
 use crate::{COULD_NOT_TELL, Outcome, Shown};

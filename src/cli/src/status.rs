@@ -6,10 +6,10 @@ use std::time::Duration;
 use humantime::{FormattedDuration, format_duration};
 use usr_policy_plan::policy::{Mode, Treatment};
 use usr_policy_plan::verify::{OPENED, Observed, UNLOCKED, Verdict, report, wanted};
-use usr_policy_system::container::in_container;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
+use crate::container::in_container;
 use crate::machine::{Machine, merged};
 use crate::observe::hidden::Depth;
 use crate::observe::observe;

@@ -16,12 +16,12 @@ use usr_policy_plan::text::Shown as Escaped;
 use usr_policy_plan::verify::{
     Blind, Caller, Fill, Finding, Observed, Report, Topic, Verdict, YEAR_10_000, report, wanted,
 };
-use usr_policy_system::container::in_container;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 
 use crate::arguments::{Format, Verify};
+use crate::container::in_container;
 use crate::journal::record;
 use crate::observe::hidden::Depth;
 use crate::observe::{ROOT, observe, root_of_pid_1};

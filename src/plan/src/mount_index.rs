@@ -184,7 +184,7 @@ fn top_of<'a>(stack: &[&'a MountInfo], mut below: &'a MountInfo) -> &'a MountInf
 /// `/a/b`.
 fn by_component(a: &MountPoint, b: &MountPoint) -> Ordering {
     #[cfg(test)]
-    COMPARISONS.set(COMPARISONS.get() + 1);
+    count(1);
     sort_key(a).cmp(sort_key(b))
 }
 
@@ -200,10 +200,16 @@ std::thread_local! {
     static COMPARISONS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
 }
 
-/// How often this thread has compared two paths: the work of every question, but for constants.
+/// How often this thread has compared two paths or mounts: the work of every question, but for constants.
 #[cfg(test)]
 pub(crate) fn comparisons() -> usize {
     COMPARISONS.get()
+}
+
+/// Counts comparisons that are made elsewhere.
+#[cfg(test)]
+pub(crate) fn count(more: usize) {
+    COMPARISONS.set(COMPARISONS.get() + more);
 }
 
 #[cfg(test)]

@@ -224,6 +224,8 @@ impl MountTable {
 
     /// The mounts that a path lookup goes through on its way to `path`, each attached to the one before it.
     fn way_to(&self, path: &MountPoint) -> Vec<&MountInfo> {
+        #[cfg(test)]
+        crate::mount_index::count(self.mounts.len());
         let mut on_the_way: Vec<&MountInfo> = self
             .mounts
             .iter()

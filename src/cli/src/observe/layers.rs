@@ -1,7 +1,6 @@
 //! Other witnesses of the mounts of PID 1, and other ways to the same files.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -173,45 +172,68 @@ fn second_mount(line: &[u8]) -> Option<SecondMount> {
     })
 }
 
-/// Looks once into each mount namespace that is not that of PID 1; the second is whether some could not be looked at.
+/// Looks into each mount namespace that is not that of PID 1, once by each root directory that its processes have: a table
+/// shows what lies below that of its process. The second is whether some could not be looked at.
 fn processes(ways: &Ways) -> (Vec<Process>, bool) {
-    let mut seen: BTreeSet<OsString> = BTreeSet::new();
-    seen.extend(
-        namespace(Path::new("/proc/1"))
-            .map(PathBuf::into_os_string)
-            .ok(),
-    );
+    let first = namespace(Path::new("/proc/1")).ok();
+    let mut seen = BTreeSet::new();
+    let mut told = BTreeSet::new();
     let mut found = Vec::new();
-    let mut has_unseen = seen.is_empty();
+    let mut has_unseen = first.is_none();
     let own = std::process::id();
     // What only this process can do is over with it.
     for (pid, process) in numbered().into_iter().filter(|(pid, _)| *pid != own) {
-        let namespace = match namespace(&process) {
-            Ok(namespace) => namespace.into_os_string(),
+        let view = namespace(&process).and_then(|namespace| {
+            if first.as_ref() == Some(&namespace) {
+                return Ok(None);
+            }
+            Ok(Some((namespace, root_directory(&process)?)))
+        });
+        let view = match view {
+            Ok(Some(view)) => view,
             Err(ErrorKind::PermissionDenied) => {
                 has_unseen = true;
                 continue;
             }
-            // It has ended.
-            Err(_) => continue,
+            // It has the mounts of PID 1, or has ended.
+            Ok(None) | Err(_) => continue,
         };
-        if seen.contains(&namespace) {
+        if seen.contains(&view) {
             continue;
         }
-        // Another process of the same namespace may be there longer.
+        // Another process with the same view may be there longer.
         let Ok(text) = fs::read(process.join("mountinfo")) else {
             continue;
         };
-        seen.insert(namespace);
+        let (namespace, _) = view.clone();
+        seen.insert(view);
         let program = program(&process);
-        let here = ways.only_in(&MountTable::parse(&text)).into_iter();
-        found.extend(here.map(|way| Process {
-            pid,
-            program: program.clone(),
-            way,
-        }));
+        for way in ways.only_in(&MountTable::parse(&text)) {
+            if told.insert((namespace.clone(), way.of.clone())) {
+                found.push(Process {
+                    pid,
+                    program: program.clone(),
+                    way,
+                });
+            }
+        }
     }
     (found, has_unseen)
+}
+
+/// The root directory of a process: its mount, file system and inode.
+fn root_directory(process: &Path) -> Result<(u64, u32, u32, u64), ErrorKind> {
+    // Without asking its file system, which may be one that does not answer.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let asked = StatxFlags::INO | StatxFlags::MNT_ID;
+    let answer = rustix::fs::statx(CWD, process.join("root"), flags, asked);
+    let answer = answer.map_err(|error| std::io::Error::from(error).kind())?;
+    Ok((
+        answer.stx_mnt_id,
+        answer.stx_dev_major,
+        answer.stx_dev_minor,
+        answer.stx_ino,
+    ))
 }
 
 fn namespace(process: &Path) -> Result<PathBuf, ErrorKind> {

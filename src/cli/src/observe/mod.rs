@@ -3,6 +3,7 @@
 mod beneath;
 mod fill;
 pub(crate) mod hidden;
+mod initramfs;
 mod layers;
 mod sysext;
 mod system;

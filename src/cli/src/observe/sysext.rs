@@ -17,7 +17,8 @@ use usr_policy_system::root::Root;
 use crate::observe::access;
 use crate::observe::units::drop_ins;
 
-/// Where sysext.conf is looked for, the first one wins; its drop-ins apply by name. Source: sysext.conf(5), since v259.
+/// Where a file of systemd is looked for, the first one wins; its drop-ins apply by name. Source: sysext.conf(5), since v259;
+/// systemd-system.conf(5).
 const CONFIGURATION: [&str; 4] = [
     "/etc/systemd",
     "/run/systemd",
@@ -51,7 +52,7 @@ pub(crate) fn observe_sysext(root: &Root, mounts: &MountTable, plan: &Plan) -> S
         directories: directories.collect(),
         system: system.unwrap_or_default(),
         architecture: architecture(),
-        configuration: configuration(root),
+        configuration: configuration(root, "sysext.conf"),
         has_mutable_directory: root.open_at(MUTABLE, OFlags::PATH).is_ok(),
         has_no_answer: false,
         order: order(root, plan),
@@ -217,7 +218,7 @@ fn release(root: &Root, path: &str, name: &str) -> Option<Vec<u8>> {
     read(name).or_else(without_version).or_else(relaxed)
 }
 
-fn configuration(root: &Root) -> Vec<ConfigFile> {
+pub(super) fn configuration(root: &Root, name: &str) -> Vec<ConfigFile> {
     let read = |path: String| {
         let text = root.read(&path).ok()??;
         Some(ConfigFile {
@@ -227,8 +228,8 @@ fn configuration(root: &Root) -> Vec<ConfigFile> {
     };
     let main = CONFIGURATION
         .iter()
-        .find_map(|directory| read(format!("{directory}/sysext.conf")));
-    let directories = CONFIGURATION.map(|directory| format!("{directory}/sysext.conf.d"));
+        .find_map(|directory| read(format!("{directory}/{name}")));
+    let directories = CONFIGURATION.map(|directory| format!("{directory}/{name}.d"));
     let drop_ins = drop_ins(root, directories.into_iter())
         .into_iter()
         .filter_map(read);

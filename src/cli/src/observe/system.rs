@@ -2,20 +2,23 @@
 
 use rustix::fs::{FileType, OFlags, Stat};
 use usr_policy_plan::cmdline::Cmdline;
+use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::{FSTAB, Installation, Plan};
 use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::{
-    Hidden, Kind, OUTSIDE, Place, STORES, SystemFacts, units_to_look_at,
+    Hidden, Kind, OUTSIDE, Place, STORES, SYSEXT_SERVICE, SystemFacts, Unit, units_to_look_at,
 };
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::{installation, is_program};
 
 use crate::observe::hidden::{Depth, beneath};
+use crate::observe::initramfs::builders;
 use crate::observe::look;
-use crate::observe::units::{drop_ins, observe_units};
+use crate::observe::sysext::configuration;
+use crate::observe::units::observe_units;
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
 const GENERATORS: [&str; 4] = [
@@ -24,6 +27,9 @@ const GENERATORS: [&str; 4] = [
     "/usr/local/lib/systemd/system-generators",
     "/usr/lib/systemd/system-generators",
 ];
+
+/// There while systemd runs. Source: sd_booted(3).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// What cannot be read is left out: whoever needs it to judge a rule reads it too, and says so.
 pub(crate) fn observe_system(
@@ -43,23 +49,27 @@ pub(crate) fn observe_system(
             beneath: beneath(root, mounts, path, depth)?,
         })
     });
+    let units = observe_units(root, units_to_look_at(plan));
     SystemFacts {
         cmdline: Cmdline::parse(&running_cmdline(root).unwrap_or_default()),
         fstab: read(root, FSTAB),
         outside: outside(root),
         store: store(root),
         hidden: hidden.collect(),
-        units: observe_units(root, units_to_look_at(plan)),
+        environment_files: environment_files(root, &units),
+        manager: configuration(root, "system.conf"),
+        units,
         masked_generator: masked_generator(root),
+        runs_systemd: root
+            .directory(SYSTEMD_RUNS)
+            .ok()
+            .map(|found| found.is_some()),
         has_generator: match installation(root) {
             Installation::NoGenerator => Some(false),
             Installation::Whole | Installation::NobodyToLock => Some(true),
             Installation::NoBootProgram => None,
         },
-        mkinitcpio: mkinitcpio(root),
-        has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
-            .iter()
-            .any(|path| is_program(root, path)),
+        builders: builders(root),
     }
 }
 
@@ -71,6 +81,18 @@ fn place(root: &Root, path: &str) -> Option<Place> {
     let path = MountPoint::new(path.as_bytes()).ok()?;
     Some(look(Some(root), path))
         .filter(|place| matches!(place.kind, Kind::Directory | Kind::Linked))
+}
+
+/// What tells systemd-sysext.service how it is to merge, beside its unit.
+fn environment_files(root: &Root, units: &[Unit]) -> Vec<ConfigFile> {
+    let mut units = units.iter();
+    let service = units.find(|unit| unit.name == SYSEXT_SERVICE);
+    let paths = service.map(Unit::environment_files).unwrap_or_default();
+    let files = paths.into_iter().map(|path| ConfigFile {
+        text: read(root, &path),
+        path: path.into_bytes(),
+    });
+    files.collect()
 }
 
 fn outside(root: &Root) -> Vec<Place> {
@@ -114,21 +136,4 @@ fn masked_generator(root: &Root) -> Option<String> {
     // The name counts, wherever it leads.
     let first = paths.find(|path| root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok())?;
     (!is_program(root, &first)).then_some(first)
-}
-
-/// The configuration of mkinitcpio(8), with its drop-ins.
-fn mkinitcpio(root: &Root) -> Vec<u8> {
-    let mut text = read(root, "/etc/mkinitcpio.conf");
-    let directory = "/etc/mkinitcpio.conf.d".to_owned();
-    for path in drop_ins(root, [directory].into_iter()) {
-        text.push(b'\n');
-        text.extend(read(root, &path));
-    }
-    let lines = text.split_inclusive(|&byte| byte == b'\n');
-    let is_comment = |line: &&[u8]| line.trim_ascii_start().starts_with(b"#");
-    lines
-        .filter(|line| !is_comment(line))
-        .flatten()
-        .copied()
-        .collect()
 }

@@ -56,16 +56,34 @@ fn parts(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> 
         .iter()
         .filter(|(_, names)| names.contains(OsStr::new(name)))
         .find_map(|(directory, _)| read(format!("{directory}/{name}"), false));
-    let drop_in_directory = format!("{name}.d");
-    let with_drop_ins = directories
-        .iter()
-        .filter(|(_, names)| names.contains(OsStr::new(&drop_in_directory)))
-        .map(|(directory, _)| format!("{directory}/{drop_in_directory}"));
-    let drop_ins = drop_ins(root, with_drop_ins).into_iter();
+    let mut with_drop_ins = Vec::new();
+    for own in drop_in_directories(name) {
+        for (directory, names) in directories {
+            if names.contains(OsStr::new(&own)) {
+                with_drop_ins.push(format!("{directory}/{own}"));
+            }
+        }
+    }
+    let drop_ins = drop_ins(root, with_drop_ins.into_iter()).into_iter();
     fragment
         .into_iter()
         .chain(drop_ins.filter_map(|path| read(path, true)))
         .collect()
+}
+
+/// The names of the directories in which a unit has drop-ins, the one that wins first: its own, those of each prefix of its
+/// name that ends in a dash, and that of its type. Source: systemd.unit(5), "Description".
+fn drop_in_directories(unit: &str) -> Vec<String> {
+    let mut names = vec![format!("{unit}.d")];
+    if let Some((name, kind)) = unit.rsplit_once('.') {
+        let prefixes = name
+            .rmatch_indices('-')
+            .filter_map(|(at, _)| name.get(..=at));
+        let shorter = prefixes.filter(|prefix| *prefix != name);
+        names.extend(shorter.map(|prefix| format!("{prefix}.{kind}.d")));
+        names.push(format!("{kind}.d"));
+    }
+    names
 }
 
 /// The files `*.conf` of several directories, in the order in which they apply: by name, and a name in an earlier directory
@@ -104,4 +122,23 @@ fn links(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> 
         }
     }
     links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_of_a_prefix_and_of_the_type_belong_to_a_unit() {
+        assert_eq!(
+            drop_in_directories("var-lib-pacman.mount"),
+            [
+                "var-lib-pacman.mount.d",
+                "var-lib-.mount.d",
+                "var-.mount.d",
+                "mount.d"
+            ]
+        );
+        assert_eq!(drop_in_directories("usr.mount"), ["usr.mount.d", "mount.d"]);
+    }
 }

@@ -202,7 +202,7 @@ fn what_lies_around_a_rule_says_what_to_do_with_it() {
         &report,
         Verdict::Unknown,
         "/usr",
-        "read-only while extensions are merged; the subvolume beneath them cannot be seen, and may be writable",
+        "read-only while extensions are merged; what lies beneath them cannot be seen, and may be writable",
         "systemd-sysext unmerge, and ask again",
     );
     let subvolume = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 /@usr /usr rw - btrfs b rw\n";
@@ -464,10 +464,16 @@ fn how_to_get_into_the_initramfs_is_said_in_whole() {
     ] {
         let report = closed(|seen| {
             seen.events = Event::parse(b"5 host /usr read-only");
-            seen.system.mkinitcpio = mkinitcpio.into();
-            seen.system.has_dracut = has_dracut;
+            let files = [mkinitcpio].into_iter().filter(|text| !text.is_empty());
+            seen.system.builders.mkinitcpio = files
+                .map(|text| ConfigFile {
+                    path: "/etc/mkinitcpio.conf".into(),
+                    text: text.into(),
+                })
+                .collect();
+            seen.system.builders.has_dracut = has_dracut;
         });
-        let what = "read-only, but late, since 0.000 s after the kernel started";
+        let what = "read-only, but late, since 0.000 s after the kernel started (host stage, when services may have been running)";
         warns(&report, "/usr", what, remedy);
     }
 }
@@ -491,8 +497,10 @@ fn who_has_undone_a_rule_comes_with_the_way_to_undo_that() {
         fstab: Some(b"/dev/b /usr ext4 defaults 0 2\n".to_vec()),
         ..crate::plan::Facts::default()
     });
+    let mut seen = machine(&with_line, OPEN);
+    seen.events = Event::parse(b"5 early /usr read-only");
     broken(
-        &report(&with_line, &machine(&with_line, OPEN)),
+        &report(&with_line, &seen),
         "/usr",
         "systemd-remount-fs applies /etc/fstab:1, which has no ro: the drop-in that keeps it from that is missing",
         "write ro in its options, then run /usr/lib/usr-policy/usr-policy-generator sync",

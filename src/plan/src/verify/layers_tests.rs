@@ -575,8 +575,24 @@ fn ten_thousand_mounts_are_judged_in_steps_that_grow_as_n_log_n() {
                 _ => format!("{id} 1 0:9 / /var/lib/m{id}/a/b/c rw - tmpfs t rw\n"),
             })
             .collect();
-        let seen = machine(&plan, &[ROOT, PACMAN, &lines.concat()].concat());
+        let mut seen = machine(&plan, &[ROOT, PACMAN, &lines.concat()].concat());
         assert_eq!(seen.mounts.bad_lines, []);
+        // As many lines of fstab: every second one is mounted.
+        let fstab = (10..mounts).map(|id| match id % 8 {
+            0 => format!("t /usr/m{:x} tmpfs rw\n", id * 7919 % 65536),
+            4 => format!("t /usr/x{id}/y tmpfs rw\n"),
+            _ => format!("t /var/lib/pacman/{id} tmpfs rw,noauto\n"),
+        });
+        seen.system.fstab = fstab.collect::<String>().into();
+        let read_again = seen.mounts.mounts.iter().map(|mount| SecondMount {
+            mount_point: mount.mount_point.clone(),
+            fs_type: mount.fs_type.clone(),
+            is_read_only: mount.is_read_only(),
+        });
+        seen.layers.second = Some(SecondReading {
+            mounts: read_again.collect(),
+            unreadable: 0,
+        });
         let before = crate::mount_index::comparisons();
         let ways = super::super::Ways::new(&plan, &seen.mounts);
         assert_eq!(
@@ -585,6 +601,13 @@ fn ten_thousand_mounts_are_judged_in_steps_that_grow_as_n_log_n() {
         );
         let report = report(&plan, &seen);
         assert!(report.findings.len() > mounts / 5);
+        assert!(!is_doubted(&report));
+        let at_boot = report.findings.iter();
+        let at_boot = at_boot.filter(|finding| finding.topic == Topic::NextBoot);
+        assert_eq!(
+            at_boot.count(),
+            (10..mounts).filter(|id| id % 8 == 4).count()
+        );
         crate::mount_index::comparisons() - before
     };
     let (small, large) = (work(1_000), work(10_000));

@@ -5,13 +5,16 @@ mod advice_tests;
 mod below_var;
 mod events;
 mod fill;
+mod initramfs;
 mod judge;
 mod layers;
 #[cfg(test)]
 mod layouts;
+mod mutable;
 mod next_boot;
 mod observed;
 mod open;
+mod shell;
 mod stack;
 mod sysext;
 mod system;
@@ -33,8 +36,9 @@ use core::fmt;
 
 pub use events::{Event, OPENED, START, UNLOCKED};
 pub use fill::Fill;
+pub use initramfs::Builders;
 pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Standing};
-pub use next_boot::{Unit, UnitPart, units_to_look_at};
+pub use next_boot::{SYSEXT_SERVICE, Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use open::YEAR_10_000;
 pub use stack::{Flag, Stack};

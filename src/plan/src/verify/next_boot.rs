@@ -10,7 +10,7 @@ use crate::config;
 use crate::fstab::Fstab;
 use crate::plan::{FSTAB, Owner, Plan, is_switched_off, read_only_type};
 use crate::policy::Role;
-use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE};
+use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE, VERIFY_SERVICE};
 use crate::unit_name::mount_unit;
 
 /// A unit, as the files say that the service manager has it.
@@ -40,6 +40,7 @@ pub struct UnitPart {
 pub(super) struct Setting<'a> {
     pub(super) value: Vec<u8>,
     pub(super) path: &'a str,
+    pub(super) line: u32,
 }
 
 impl Unit {
@@ -66,6 +67,7 @@ impl Unit {
                         values.push(Setting {
                             value: assignment.value,
                             path: &file.path,
+                            line: assignment.line,
                         });
                     }
                 }
@@ -76,10 +78,13 @@ impl Unit {
 }
 
 /// The name of the service that merges extensions at boot.
-pub(super) const SYSEXT_SERVICE: &str = "systemd-sysext.service";
+pub const SYSEXT_SERVICE: &str = "systemd-sysext.service";
 
 /// The service that remounts `/` and `/usr` with the options of fstab.
 pub(super) const REMOUNT_SERVICE: &str = "systemd-remount-fs.service";
+
+/// What [`VERIFY_SERVICE`] runs.
+const VERIFY: &str = "usr-policy verify";
 
 /// Services that run no program of ours: what changes them takes nothing away.
 const OF_SYSTEMD: [&str; 2] = [SYSEXT_SERVICE, REMOUNT_SERVICE];
@@ -91,7 +96,7 @@ pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
         let name = mount_unit(&mount.rule.mount_point).ok()?;
         Some(name.as_str().to_string())
     });
-    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE]
+    [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, VERIFY_SERVICE]
         .into_iter()
         .chain(OF_SYSTEMD)
         .map(String::from)
@@ -123,6 +128,7 @@ impl Judge<'_> {
             }
         }
         self.fstab();
+        self.next_image();
     }
 
     pub(super) fn unit_named(&self, name: &str) -> Option<&Unit> {
@@ -153,11 +159,15 @@ impl Judge<'_> {
         }
         if unit.name.ends_with(".service") {
             let (commands, last) = unit.values("Service", "ExecStart");
+            let program = match unit.name.as_str() {
+                VERIFY_SERVICE => VERIFY,
+                _ => BOOT_PROGRAM,
+            };
             let runs_ours = commands
                 .iter()
-                .any(|command| contains(&command.value, BOOT_PROGRAM.as_bytes()));
+                .any(|command| contains(&command.value, program.as_bytes()));
             if let (false, Some(path)) = (runs_ours, last) {
-                let what = format!("takes {BOOT_PROGRAM} out of {}", unit.name);
+                let what = format!("takes {program} out of {}", unit.name);
                 let remedy = "take ExecStart= out of it, then systemctl daemon-reload";
                 self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
             }
@@ -189,6 +199,7 @@ impl Judge<'_> {
         match unit.name.as_str() {
             APPLY_SERVICE => Some("nothing closes /usr where the initramfs does not"),
             LOCK_SERVICE => Some("nothing locks the database before packages can be changed"),
+            VERIFY_SERVICE => Some("boot-complete.target is reached without a verdict"),
             FOLLOW_SERVICE => Some("nothing locks the database when extensions are merged"),
             name => self.plan.mounts.iter().find_map(|mount| {
                 let is_it =
@@ -234,7 +245,7 @@ impl Judge<'_> {
                 || entry.has_option("ro")
                 || entry.has_option("noauto")
                 || read_only_type(&entry.vfstype).is_some()
-                || self.observed.mounts.top_at(&entry.file).is_some()
+                || self.index.top_at(&entry.file).is_some()
             {
                 continue;
             }
@@ -251,32 +262,6 @@ impl Judge<'_> {
             self.find(Verdict::Warning, Topic::NextBoot, &line, what, remedy);
         }
     }
-
-    /// What to do where `/usr` became read-only only in the real root.
-    pub(super) fn way_into_the_initramfs(&self) -> &'static str {
-        let system = &self.observed.system;
-        let is_hooks_list = |text: &&[u8]| text.trim_ascii_start().starts_with(b"HOOKS");
-        // An array of the shell, which may go over several lines: each ends with its bracket.
-        let mut hooks = system
-            .mkinitcpio
-            .split(|&byte| byte == b')')
-            .filter(is_hooks_list)
-            .peekable();
-        match (hooks.peek().is_some(), system.has_dracut) {
-            (true, _) => {
-                let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"(\"'=".contains(byte);
-                if hooks.any(|list| list.split(is_end).any(|word| word == b"usr-policy")) {
-                    "the initramfs that ran was built without the hook usr-policy, which HOOKS has: rebuild it with mkinitcpio -P"
-                } else {
-                    "add usr-policy to HOOKS in /etc/mkinitcpio.conf, and rebuild the initramfs with mkinitcpio -P"
-                }
-            }
-            (false, true) => {
-                "the initramfs that ran was built without usr-policy: rebuild it with dracut --force"
-            }
-            (false, false) => "add usr-policy to the initramfs and rebuild it",
-        }
-    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -286,7 +271,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{machine, plan, says};
-    use super::super::{Event, Observed, Report, report};
+    use super::super::{Observed, Report, report};
     use super::*;
 
     const TABLE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n";
@@ -332,6 +317,7 @@ mod tests {
             "usr-policy-apply.service",
             "usr-policy-lock.service",
             "usr-policy-follow.service",
+            "usr-policy-verify.service",
             "systemd-sysext.service",
             "systemd-remount-fs.service",
             "usr.mount",
@@ -351,6 +337,10 @@ mod tests {
             ),
             (LOCK_SERVICE, "nothing locks the database before packages"),
             (FOLLOW_SERVICE, "nothing locks the database when extensions"),
+            (
+                VERIFY_SERVICE,
+                "boot-complete.target is reached without a verdict",
+            ),
             ("var-tmp.mount", "nothing is mounted there"),
         ] {
             let path = format!("/etc/systemd/system/{name}");
@@ -392,6 +382,12 @@ mod tests {
             }
         }
         says_nothing(&of_unit(LOCK_SERVICE, &[]));
+        let own = "[Service]\nExecStart=/usr/bin/usr-policy verify --journal\n";
+        says_nothing(&of_unit(VERIFY_SERVICE, &[("/usr/x", own)]));
+        let own_and_other = [("/usr/x", own), ("/etc/x.d/y", "[Service]\nExecStart=\n")];
+        let what = "takes usr-policy verify out of usr-policy-verify.service";
+        let report = of_unit(VERIFY_SERVICE, &own_and_other);
+        says(&report, Verdict::Warning, "/etc/x.d/y", what);
         // Theirs are other programs.
         for name in OF_SYSTEMD {
             says_nothing(&of_unit(name, &[("x", "[Service]\nExecStart=/bin/x\n")]));
@@ -488,35 +484,5 @@ mod tests {
             "/usr/local",
             "a writable mount of its own",
         );
-    }
-
-    #[test]
-    fn how_to_get_into_the_initramfs_is_said_in_the_words_of_its_builder() {
-        for (mkinitcpio, has_dracut, remedy) in [
-            ("", false, "add usr-policy to the initramfs and rebuild it"),
-            (
-                "HOOKS=(base udev\n  usr-policy fsck)\n",
-                false,
-                "which HOOKS has: rebuild it with mkinitcpio -P",
-            ),
-            (
-                "MODULES=(usr-policy)\nHOOKS=(base udev)\n",
-                true,
-                "add usr-policy to HOOKS",
-            ),
-            ("", true, "rebuild it with dracut --force"),
-        ] {
-            let report = of(|seen| {
-                seen.events = Event::parse(b"5 host /usr read-only");
-                seen.system.mkinitcpio = mkinitcpio.into();
-                seen.system.has_dracut = has_dracut;
-            });
-            let mut findings = report.findings.iter();
-            assert!(
-                findings
-                    .any(|finding| finding.subject == "/usr" && finding.remedy.contains(remedy)),
-                "{remedy}: {report:#?}"
-            );
-        }
     }
 }

@@ -1,14 +1,14 @@
 //! Extensions: what systemd-sysext(8) has merged over `/usr` and from where, and what it would merge.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::judge::Judge;
-use super::next_boot::{SYSEXT_SERVICE, Setting};
+use super::next_boot::SYSEXT_SERVICE;
 use super::{Access, OPENED, Topic, UNLOCKED, Verdict};
-use crate::cmdline::Cmdline;
 use crate::config::{self, ConfigFile};
 use crate::lock::Extensions;
 use crate::mount_point::MountPoint;
@@ -105,14 +105,13 @@ impl Sysext {
     /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
     /// nothing.
     fn considered(&self) -> Vec<&Extension> {
-        let mut considered: Vec<&Extension> = Vec::new();
-        for extension in &self.extensions {
-            let is_hidden = considered.iter().any(|first| first.name == extension.name);
-            if extension.is_searched() && extension.content != Content::LeadsNowhere && !is_hidden {
-                considered.push(extension);
-            }
-        }
-        considered
+        let mut names = BTreeSet::new();
+        let considered = self.extensions.iter().filter(|extension| {
+            extension.is_searched()
+                && extension.content != Content::LeadsNowhere
+                && names.insert(&*extension.name)
+        });
+        considered.collect()
     }
 
     /// The mutable mode that the configuration asks for, and the file that does.
@@ -127,6 +126,35 @@ impl Sysext {
             }
         }
         mode
+    }
+}
+
+/// Extensions by name.
+struct ByName<'a> {
+    extensions: &'a [Extension],
+    /// The first one of each name that is a directory of versions, or is none.
+    first: BTreeMap<(&'a str, bool), usize>,
+}
+
+impl<'a> ByName<'a> {
+    fn new(extensions: &'a [Extension]) -> Self {
+        let mut first = BTreeMap::new();
+        for (at, extension) in extensions.iter().enumerate() {
+            let key = (&*extension.name, extension.has_versions());
+            first.entry(key).or_insert(at);
+        }
+        ByName { extensions, first }
+    }
+
+    /// The first one that a merge can have under this name: its own, or that of a version before which there is a name.
+    fn get(&self, name: &str) -> Option<&'a Extension> {
+        let own = [(name, false), (name, true)];
+        let versions = name
+            .match_indices('_')
+            .map(|(at, _)| (name.get(..at).unwrap_or_default(), true));
+        let keys = own.into_iter().chain(versions);
+        let at = keys.filter_map(|key| self.first.get(&key)).min()?;
+        self.extensions.get(*at)
     }
 }
 
@@ -150,13 +178,8 @@ impl Extension {
         (!name.is_empty()).then_some(name)
     }
 
-    fn is(&self, name: &str) -> bool {
-        let is_of_versions = || {
-            let version = name.strip_prefix(&*self.name);
-            self.path.as_bytes().ends_with(b".v")
-                && version.is_some_and(|version| version.starts_with('_'))
-        };
-        self.name == name || is_of_versions()
+    fn has_versions(&self) -> bool {
+        self.path.as_bytes().ends_with(b".v")
     }
 
     fn suits(&self, sysext: &Sysext) -> Suits {
@@ -256,7 +279,7 @@ impl<'a> Judge<'a> {
         let path = MountPoint::new(path.as_bytes()).ok()?;
         let top = match self.place(&path) {
             Some(place) => self.observed.mount_at(place),
-            None => self.observed.mounts.top_at(&path),
+            None => self.index.top_at(&path),
         };
         top.filter(|top| {
             top.mount_point == path && top.fs_type == b"overlay" && top.mount_source == b"sysext"
@@ -350,8 +373,9 @@ impl<'a> Judge<'a> {
                 remedy,
             );
         }
+        let sources = ByName::new(&sysext.extensions);
         for name in sysext.merged.iter().flatten() {
-            let Some(extension) = sysext.extensions.iter().find(|source| source.is(name)) else {
+            let Some(extension) = sources.get(name) else {
                 self.find(
                     Verdict::Warning,
                     Topic::Sysext,
@@ -495,29 +519,16 @@ impl<'a> Judge<'a> {
         Some(format!("{SYSEXT_SERVICE} is enabled ({link})"))
     }
 
-    /// A setting with which the next merge makes `/usr` writable. The command line of systemd-sysext(8) beats its
-    /// environment, and that its configuration.
+    /// A setting with which the next merge makes `/usr` writable. The service's own beats the configuration.
     fn mutable(&mut self) {
-        const VARIABLE: &[u8] = b"SYSTEMD_SYSEXT_MUTABLE_MODE";
         let sysext = &self.observed.sysext;
-        let mut arguments = Vec::new();
-        let mut environment = Vec::new();
-        if let Some(service) = self.unit_named(SYSEXT_SERVICE) {
-            for setting in service.values("Service", "ExecStart").0 {
-                let value = value_of(&setting, b"--mutable");
-                arguments.extend(value.map(|value| (value, setting.path.to_string())));
-            }
-            for setting in service.values("Service", "Environment").0 {
-                let value = value_of(&setting, VARIABLE);
-                environment.extend(value.map(|value| (value, setting.path.to_string())));
-            }
-        }
         let configuration = sysext.configured_mode();
         let is_writable = |(mode, _): &&(Vec<u8>, String)| {
             is_mutable(mode, sysext.has_mutable_directory) == Some(true)
         };
         let by_hand = configuration.as_ref();
-        let by_service = arguments.last().or(environment.last()).or(by_hand);
+        let by_service = self.mode_of_service().map(|mode| (mode.value, mode.path));
+        let by_service = by_service.as_ref().or(by_hand);
         if let Some((mode, path)) = by_service.filter(is_writable) {
             let what = format!(
                 "lets {SYSEXT_SERVICE} merge with a writable layer: mutable mode {}",
@@ -536,18 +547,12 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The last value of a key among the words of a setting.
-fn value_of(setting: &Setting<'_>, key: &[u8]) -> Option<Vec<u8>> {
-    let line = Cmdline::parse(&setting.value);
-    let words = line.words().filter(|word| word.key == key);
-    words.last()?.value.clone()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{machine, plan, says};
     use super::super::{Event, Observed, Report, Unit, UnitPart, report};
     use super::*;
+    use crate::cmdline::Cmdline;
 
     const BASE: &str = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:1 /usr /usr ro - ext4 a rw\n4 1 0:1 /var/lib/pacman /var/lib/pacman ro - ext4 a rw\n";
     const OVERLAY: &str = "3 2 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
@@ -605,6 +610,32 @@ mod tests {
                 || matches!(finding.verdict, Verdict::Holds | Verdict::NotApplicable)),
             "{report:#?}"
         );
+    }
+
+    #[test]
+    fn of_two_sources_that_a_merge_can_have_the_first_is_named() {
+        let image = |path| extension(path, Content::Image);
+        let sources = [
+            image("/etc/extensions/b_1.raw"),
+            image("/etc/extensions/a_1.raw.v"),
+            image("/run/extensions/a.raw.v"),
+            image("/run/extensions/b.raw.v"),
+            image("/var/lib/extensions/a_1_2.raw"),
+        ];
+        let sources = ByName::new(&sources);
+        for (name, path) in [
+            ("a", Some("/run/extensions/a.raw.v")),
+            ("a_1", Some("/etc/extensions/a_1.raw.v")),
+            ("a_1_2", Some("/etc/extensions/a_1.raw.v")),
+            ("a_2", Some("/run/extensions/a.raw.v")),
+            ("b_1", Some("/etc/extensions/b_1.raw")),
+            ("b_1_2", Some("/run/extensions/b.raw.v")),
+            ("ab", None),
+            ("_1", None),
+        ] {
+            let found = sources.get(name).map(|source| &*source.path);
+            assert_eq!(found, path, "{name}");
+        }
     }
 
     #[test]

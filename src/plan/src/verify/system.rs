@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 
 use super::judge::{Judge, Layer, Writability};
 use super::next_boot::Unit;
-use super::{Kind, Place, Topic, Verdict};
+use super::{Builders, Kind, Place, Topic, Verdict};
 use crate::cmdline::Cmdline;
+use crate::config::ConfigFile;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::read_only_by_nature;
@@ -28,14 +29,18 @@ pub struct SystemFacts {
     pub hidden: Vec<Hidden>,
     /// The files of the units that [`units_to_look_at`](super::units_to_look_at) names.
     pub units: Vec<Unit>,
+    /// The files that `EnvironmentFile=` of systemd-sysext.service names, in their order.
+    pub environment_files: Vec<ConfigFile>,
+    /// system.conf of the service manager and its drop-ins, in the order in which they apply.
+    pub manager: Vec<ConfigFile>,
     /// A file of the name of our generator that comes before it, or takes its place, and is no program.
     pub masked_generator: Option<String>,
+    /// Whether PID 1 is systemd; `None` where that was not looked at.
+    pub runs_systemd: Option<bool>,
     /// Whether PID 1 finds a generator of usr-policy; `None` where that was not looked at.
     pub has_generator: Option<bool>,
-    /// The configuration of mkinitcpio, comments left out; empty where there is none.
-    pub mkinitcpio: Vec<u8>,
-    /// Whether dracut is installed.
-    pub has_dracut: bool,
+    /// What makes the initramfs.
+    pub builders: Builders,
 }
 
 /// What lies beneath a mount.

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use super::judge::Judge;
-use super::next_boot::{REMOUNT_SERVICE, SYSEXT_SERVICE, UnitPart};
+use super::next_boot::{REMOUNT_SERVICE, UnitPart};
 use super::sysext::is_mutable;
 use super::{Event, OPENED};
 use crate::config::{self, Assignment};
@@ -18,9 +18,6 @@ use crate::unit_name::mount_unit;
 
 /// Where generators write what the administrator's files win over, with the slash at its end.
 const GENERATED: [&str; 2] = ["/run/systemd/generator/", "/run/systemd/generator.late/"];
-
-/// What tells systemd-sysext(8) how writable a merge is to be, in its environment.
-const MUTABLE_MODE: &[u8] = b"SYSTEMD_SYSEXT_MUTABLE_MODE=";
 
 impl UnitPart {
     fn is_generated(&self) -> bool {
@@ -88,8 +85,10 @@ impl Judge<'_> {
                     format!("write ro in its Options=, then {RELOAD}"),
                 );
             }
+            // What nothing has closed, nobody has opened either.
             if let Owner::Fstab { line } = mount.owner
                 && self.plan.usr_line_is_writable
+                && self.was_closed(path)
             {
                 return self.remounted(line, path);
             }
@@ -104,33 +103,50 @@ impl Judge<'_> {
     fn remounted(&self, line: u32, path: &MountPoint) -> Undone {
         let write =
             "write ro in its options, then run /usr/lib/usr-policy/usr-policy-generator sync";
+        // A remount by hand is not told from one that took its options from there.
+        let by_anybody = || {
+            Undone::new(
+                format!(
+                    "by whom is not known; a remount of {path} without options of its own applies {FSTAB}:{line}, which has no ro"
+                ),
+                write,
+            )
+        };
+        let service = self.unit_named(REMOUNT_SERVICE);
+        let is_masked = service.is_some_and(|service| service.mask().is_some());
+        if is_masked || self.observed.system.runs_systemd == Some(false) {
+            return by_anybody();
+        }
+        let applies = format!("systemd-remount-fs applies {FSTAB}:{line}, which has no ro");
         // Of two drop-ins with one name only the administrator's counts.
         let drop_in = self
             .files_of(REMOUNT_SERVICE)
             .find(|file| file.path.ends_with(KEEPS_USR_CLOSED));
         match drop_in {
-            // Nor is a remount by hand told from one that took its options from there.
-            Some(file) if file.is_generated() => Undone::new(
-                format!(
-                    "by whom is not known; a remount of {path} without options of its own applies {FSTAB}:{line}, which has no ro"
-                ),
-                write,
-            ),
-            // Without a generator there is nothing for it to hide.
-            Some(file) if self.observed.system.has_generator != Some(false) => Undone::new(
-                format!(
-                    "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: {} hides what keeps it from that",
-                    file.path
-                ),
+            Some(file) if file.is_generated() => by_anybody(),
+            // There is nothing that a drop-in could hide.
+            _ if self.has_no_generator() => {
+                let Undone { what, remedy } = no_generator();
+                Undone {
+                    what: format!("{applies}, and nothing keeps it from that: {what}"),
+                    remedy,
+                }
+            }
+            Some(file) => Undone::new(
+                format!("{applies}: {} hides what keeps it from that", file.path),
                 format!("remove {}, then {RELOAD}", file.path),
             ),
-            _ => Undone::new(
-                format!(
-                    "systemd-remount-fs applies {FSTAB}:{line}, which has no ro: the drop-in that keeps it from that is missing"
-                ),
+            None => Undone::new(
+                format!("{applies}: the drop-in that keeps it from that is missing"),
                 write,
             ),
         }
+    }
+
+    /// Whether PID 1 is a systemd that finds no generator of ours.
+    fn has_no_generator(&self) -> bool {
+        let system = &self.observed.system;
+        system.has_generator == Some(false) && system.runs_systemd != Some(false)
     }
 
     /// Who has opened the package database.
@@ -163,35 +179,22 @@ impl Judge<'_> {
                 format!("{} changes {unit}", file.path),
                 format!("look into {}", file.path),
             ),
-            None if self.observed.system.has_generator == Some(false) => no_generator(),
+            None if self.has_no_generator() => no_generator(),
             None => Undone::unknown("by whom is not known"),
         }
     }
 
     /// Who has merged extensions with a writable layer.
     pub(super) fn who_merged_writable(&self) -> Undone {
-        let asks = |value: &[u8]| is_mutable(value, true) == Some(true);
-        for file in self
-            .files_of(SYSEXT_SERVICE)
-            .filter(|file| !file.is_generated())
-        {
-            let (assignments, _) = config::parse(&file.text);
-            for one in assignments.iter().filter(|one| one.key == b"Environment") {
-                let words = one.value.split(|&byte| byte == b' ' || byte == b'"');
-                let mut values = words.filter_map(|word| word.strip_prefix(MUTABLE_MODE));
-                if let Some(value) = values.find(|value| asks(value)) {
-                    let (path, line) = (&file.path, one.line);
-                    return Undone::new(
-                        format!("{path}:{line} asks for it, with {}", Shown(value)),
-                        format!("remove that line, {RELOAD}, and merge again"),
-                    );
-                }
-            }
-        }
         let sysext = &self.observed.sysext;
-        match sysext.configured_mode() {
+        let asks = |value: &[u8]| is_mutable(value, true) == Some(true);
+        match (self.mode_of_service(), sysext.configured_mode()) {
+            (Some(mode), _) if asks(&mode.value) => Undone::new(
+                format!("{} asks for it, with {}", mode.from, Shown(&mode.value)),
+                format!("take that out of {}, {RELOAD}, and merge again", mode.from),
+            ),
             _ if sysext.has_no_answer => Undone::unknown("by whom is not known"),
-            Some((mode, path)) if asks(&mode) => Undone::new(
+            (_, Some((mode, path))) if asks(&mode) => Undone::new(
                 format!("{path} asks for it, with Mutable={}", Shown(&mode)),
                 format!("write Mutable=no in {path}, and merge again"),
             ),
@@ -239,10 +242,13 @@ impl Judge<'_> {
 
     /// Nothing of ours has closed it at this boot.
     fn never_closed(&self, path: &MountPoint, units: &[&str]) -> Undone {
-        if let Some(undone) = units.iter().find_map(|unit| self.replaced(unit)) {
+        // Elsewhere nobody reads units.
+        if self.observed.system.runs_systemd != Some(false)
+            && let Some(undone) = units.iter().find_map(|unit| self.replaced(unit))
+        {
             return undone;
         }
-        if self.observed.system.has_generator == Some(false) {
+        if self.has_no_generator() {
             return no_generator();
         }
         let path = path.to_string();

@@ -216,7 +216,9 @@ fn remount_fs_is_named_with_its_line_where_nothing_keeps_it_from_it() {
     let (plan, mut seen) = alone.seen("usrpolicy=strict");
     seen.system.has_generator = Some(false);
     let unwritten = super::super::report(&plan, &seen);
-    says(&unwritten, Verdict::Broken, "/usr", &missing);
+    let what = "systemd-remount-fs applies /etc/fstab:2, which has no ro, and nothing keeps it from that: systemd finds no generator of usr-policy";
+    says(&unwritten, Verdict::Broken, "/usr", what);
+    assert!(about(&unwritten, "/usr").remedy.contains("make install"));
 
     let other = (
         "/etc/systemd/system/systemd-remount-fs.service.d/10-mine.conf",
@@ -239,6 +241,50 @@ fn remount_fs_is_named_with_its_line_where_nothing_keeps_it_from_it() {
         let report = undoing.report();
         let finding = about(&report, "/usr");
         assert!(!finding.what.contains("fstab"), "{finding:#?}");
+    }
+}
+
+#[test]
+fn remount_fs_is_not_named_where_it_cannot_have_been() {
+    let fstab = "/dev/a / ext4\n/dev/b /usr ext4 defaults 0 2\n";
+    let masked = ("/etc/systemd/system/systemd-remount-fs.service", "");
+    let what = |events, units, prepare: &dyn Fn(&mut Observed)| {
+        let undoing = Undoing {
+            fstab,
+            table: OWN,
+            events,
+            units,
+        };
+        let (plan, mut seen) = undoing.seen("usrpolicy=strict");
+        prepare(&mut seen);
+        let report = report(&plan, &seen);
+        about(&report, "/usr").what.clone()
+    };
+    let no_generator = |seen: &mut Observed| seen.system.has_generator = Some(false);
+    let without_systemd = |seen: &mut Observed| {
+        seen.system.has_generator = Some(false);
+        seen.system.runs_systemd = Some(false);
+    };
+    let closed = NOTHING.events;
+    let nothing = "nothing of usr-policy has closed it at this boot";
+    let by_anybody = "by whom is not known; a remount of /usr without options of its own applies /etc/fstab:2, which has no ro";
+    for (what, expected) in [
+        (
+            what("", &[], &no_generator),
+            "systemd finds no generator of usr-policy",
+        ),
+        (what("", &[], &|_| {}), nothing),
+        (what("", &[], &without_systemd), nothing),
+        (what("", &[masked], &without_systemd), nothing),
+        (what(closed, &[], &without_systemd), by_anybody),
+        (what(closed, &[masked], &|_| {}), by_anybody),
+        (
+            what("1 early /usr failed", &[], &without_systemd),
+            "usr-policy could not close it (early)",
+        ),
+    ] {
+        assert!(what.contains(expected), "{expected}: {what}");
+        assert!(!what.contains("remount-fs"), "{expected}: {what}");
     }
 }
 
@@ -412,6 +458,39 @@ fn a_writable_layer_names_who_asks_for_it() {
             )),
             &[],
             nobody,
+        ),
+        // The last one counts, and an empty one takes back those before it.
+        (
+            Some((
+                drop_in,
+                "[Service]\nEnvironment=SYSTEMD_SYSEXT_MUTABLE_MODE=yes\nEnvironment=SYSTEMD_SYSEXT_MUTABLE_MODE=no\n",
+            )),
+            &[],
+            nobody,
+        ),
+        (
+            Some((
+                drop_in,
+                "[Service]\nEnvironment=SYSTEMD_SYSEXT_MUTABLE_MODE=yes\nEnvironment=\n",
+            )),
+            &[],
+            nobody,
+        ),
+        (
+            Some((
+                drop_in,
+                "[Unit]\nEnvironment=SYSTEMD_SYSEXT_MUTABLE_MODE=yes\n",
+            )),
+            &[],
+            nobody,
+        ),
+        (
+            Some((
+                drop_in,
+                "[Service]\nExecStart=\nExecStart=systemd-sysext refresh --mutable=yes\n",
+            )),
+            &[],
+            "/etc/systemd/system/systemd-sysext.service.d/mine.conf:3 asks for it, with yes",
         ),
     ] {
         let report = seen(unit, conf);

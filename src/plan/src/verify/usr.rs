@@ -122,7 +122,7 @@ impl<'a> Judge<'a> {
             let (before, remedy) = if was_closed {
                 (
                     ": something had opened it again, and it is closed",
-                    "find what mounts it writable: a remount by hand, or a line in fstab without ro",
+                    "find what mounts it writable: a remount by hand, or a line in fstab without ro".into(),
                 )
             } else {
                 (",", self.way_into_the_initramfs())
