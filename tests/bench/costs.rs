@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use usr_policy_tests::cost::{
 };
 use usr_policy_tests::system::{GENERATOR, System};
 
-use crate::{STRICT, milliseconds};
+use crate::busy::{self, Services};
+use crate::{DATABASE, STRICT, milliseconds};
 
 /// How often each program is timed.
 const ROUNDS: usize = 101;
@@ -46,36 +48,41 @@ fn boot(system: &System) {
 pub fn beside_others() {
     System::with(STRICT, |system| {
         boot(system);
-        empty_program(system);
-        let generator = |program| [&[program], &OUTPUT[..]].concat();
-        let programs: [(&str, Vec<&str>); 5] = [
-            ("empty static program", vec![EMPTY]),
-            ("findmnt", vec![FINDMNT]),
-            ("systemd-fstab-generator", generator(FSTAB_GENERATOR)),
-            ("usr-policy-generator", generator(GENERATOR)),
-            ("usr-policy verify", VERIFY.to_vec()),
-        ];
-        let commands: Vec<&[&str]> = programs.iter().map(|(_, words)| &words[..]).collect();
-        let times = times(system, &commands);
-        println!(
-            "\n{:<26}{:>14}{:>10}{:>10}{:>12}{:>12}",
-            "a run of", "instructions", "median", "fastest", "of empty", "of findmnt"
-        );
-        for ((name, words), own) in programs.iter().zip(&times) {
-            empty_output(system);
-            println!(
-                "{name:<26}{:>14}{:>10}{:>10}{:>12.2}{:>12.2}",
-                instructions(system, words),
-                milliseconds(median(own.clone())),
-                milliseconds(*own.iter().min().unwrap()),
-                median(ratios(own, &times[0])),
-                median(ratios(own, &times[1])),
-            );
-        }
-        println!(
-            "{ROUNDS} rounds, in which the programs take turns; ratios are medians of those of one round"
-        );
+        compare("a run of", system);
     });
+    busy::with(boot, |system| compare("on a working day", system));
+    println!(
+        "{ROUNDS} rounds, in which the programs take turns; ratios are medians of those of one round"
+    );
+}
+
+fn compare(title: &str, system: &System) {
+    empty_program(system);
+    let generator = |program| [&[program], &OUTPUT[..]].concat();
+    let programs: [(&str, Vec<&str>); 5] = [
+        ("empty static program", vec![EMPTY]),
+        ("findmnt", vec![FINDMNT]),
+        ("systemd-fstab-generator", generator(FSTAB_GENERATOR)),
+        ("usr-policy-generator", generator(GENERATOR)),
+        ("usr-policy verify", VERIFY.to_vec()),
+    ];
+    let commands: Vec<&[&str]> = programs.iter().map(|(_, words)| &words[..]).collect();
+    let times = times(system, &commands);
+    println!(
+        "\n{title:<26}{:>14}{:>10}{:>10}{:>12}{:>12}",
+        "instructions", "median", "fastest", "of empty", "of findmnt"
+    );
+    for ((name, words), own) in programs.iter().zip(&times) {
+        empty_output(system);
+        println!(
+            "{name:<26}{:>14}{:>10}{:>10}{:>12.2}{:>12.2}",
+            instructions(system, words),
+            milliseconds(median(own.clone())),
+            milliseconds(*own.iter().min().unwrap()),
+            median(ratios(own, &times[0])),
+            median(ratios(own, &times[1])),
+        );
+    }
 }
 
 /// The wall time of each command in each round. They take turns: what else the machine does meets all of them.
@@ -131,21 +138,42 @@ pub fn growth() {
     );
     // Its last size alone would take minutes.
     row("findmnt, mounts", &SIZES[..3], |size| {
-        with_mounts(size, |system| instructions(system, &[FINDMNT]))
+        with_mounts(size, "/var/lib", |system| instructions(system, &[FINDMNT]))
     });
     row("usr-policy verify, mounts", &SIZES, |size| {
-        with_mounts(size, |system| instructions(system, &VERIFY))
+        with_mounts(size, "/var/lib", |system| instructions(system, &VERIFY))
+    });
+    // Each of these is a finding, or may be.
+    row("usr-policy verify, mounts below /usr", &SIZES, |size| {
+        with_mounts(size, "/usr", |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy verify, below the database", &SIZES, |size| {
+        with_mounts(size, DATABASE, |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy verify, binds of /usr", &SIZES, |size| {
+        with_binds(size, |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy verify, services", &SIZES[..2], |size| {
+        with_services(size, |system| instructions(system, &VERIFY))
     });
     row("usr-policy-generator, lines of fstab", &SIZES, |size| {
-        with_lines(size, |system| instructions_of_generator(system, GENERATOR))
+        with_lines(size, "/srv", |system| {
+            instructions_of_generator(system, GENERATOR)
+        })
     });
     row("systemd-fstab-generator, lines of fstab", &SIZES, |size| {
-        with_lines(size, |system| {
+        with_lines(size, "/srv", |system| {
             instructions_of_generator(system, FSTAB_GENERATOR)
         })
     });
     row("usr-policy verify, lines of fstab", &SIZES, |size| {
-        with_lines(size, |system| instructions(system, &VERIFY))
+        with_lines(size, "/srv", |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy verify, lines below /usr", &SIZES, |size| {
+        with_lines(size, "/usr", |system| instructions(system, &VERIFY))
+    });
+    row("usr-policy verify, below the database", &SIZES, |size| {
+        with_lines(size, DATABASE, |system| instructions(system, &VERIFY))
     });
     println!(
         "below each number: its exponent, with what a run costs anyway taken off; 1 is linear"
@@ -174,24 +202,55 @@ fn exponent(before: u64, after: u64) -> f64 {
     (after as f64 / before as f64).log10()
 }
 
-fn with_mounts(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+/// With so many mounts below a directory, in the order of their numbers.
+fn with_mounts(count: u64, below: &str, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
     System::with(STRICT, |system| {
+        let path = |number| system.path(&format!("{below}/many/{number}"));
+        // Where nothing can be made any more after a boot.
+        for number in 0..count {
+            fs::create_dir_all(path(number)).unwrap();
+        }
         boot(system);
         for number in 0..count {
-            let path = system.path(&format!("/var/lib/many/{number}"));
-            fs::create_dir_all(&path).unwrap();
             let none = MsFlags::empty();
-            mount(Some("many"), &path, Some("tmpfs"), none, Some("size=4k")).unwrap();
+            let (from, to) = (Some("many"), path(number));
+            mount(from, &to, Some("tmpfs"), none, Some("size=4k")).unwrap();
         }
         cost(system)
     })
 }
 
-fn with_lines(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+/// With so many other ways to the files of /usr, by which they can be written.
+fn with_binds(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+    System::with(STRICT, |system| {
+        for number in 0..count {
+            let path = system.path(&format!("/var/lib/many/{number}"));
+            fs::create_dir_all(&path).unwrap();
+            let (from, none) = (system.path("/usr"), None::<&Path>);
+            mount(Some(&from), &path, none, MsFlags::MS_BIND, none).unwrap();
+        }
+        boot(system);
+        cost(system)
+    })
+}
+
+/// With so many processes that have mounts of their own.
+fn with_services(count: u64, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
+    System::with(STRICT, |system| {
+        boot(system);
+        let services = Services::start(system, usize::try_from(count).unwrap());
+        let cost = cost(system);
+        drop(services);
+        cost
+    })
+}
+
+/// With so many lines of fstab for mounts below a directory.
+fn with_lines(count: u64, below: &str, cost: impl FnOnce(&System) -> u64 + Send) -> u64 {
     System::with(STRICT, |system| {
         boot(system);
         let lines = (0..count)
-            .map(|number| format!("LABEL=disk{number} /srv/many/{number} ext4 rw,nofail 0 2\n"));
+            .map(|number| format!("LABEL=disk{number} {below}/many/{number} ext4 rw,nofail 0 2\n"));
         let text = lines.fold(ROOT_LINE.to_owned(), |text, line| text + &line);
         system.write("/etc/fstab", &text);
         cost(system)
