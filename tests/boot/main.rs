@@ -24,6 +24,7 @@ mod starts;
 mod steps;
 mod suites;
 mod undoers;
+mod verdict;
 mod volatile;
 mod watch;
 mod words;
@@ -89,6 +90,7 @@ fn run() -> Result<Conclusion> {
                 Trial::test(case.name, || Ok(())).with_ignored_flag(left_out.contains(&case.name))
             })
             .chain([Trial::test(counting::NAME, || Ok(())).with_ignored_flag(true)])
+            .chain([Trial::test(verdict::NAME, || Ok(()))])
             .chain(without_source())
             .collect();
         return Ok(libtest_mimic::run(&arguments, trials));
@@ -145,6 +147,12 @@ fn run() -> Result<Conclusion> {
             });
             trial.with_ignored_flag(!of_matrix)
         }])
+        .chain([Trial::test(verdict::NAME, || {
+            match &verdict::turns_red()[..] {
+                [] => Ok(()),
+                complaints => Err(Failed::from(complaints.join("\n"))),
+            }
+        })])
         .chain(without_source())
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -198,7 +206,7 @@ fn judge(boots: &Boots, cases: &[Case], case: &Case, may_be_known: bool) -> Resu
         boots.boot(case)?
     };
     let mut complaints = (case.judge)(&seen, twin.as_deref());
-    complaints.extend(checks::verify_agrees(&seen).err());
+    complaints.extend(verdict::agrees(&seen, case.verdict));
     if complaints.is_empty() {
         return Ok(());
     }
