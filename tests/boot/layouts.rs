@@ -2,7 +2,7 @@
 //! them with the initramfs of trixie's dracut, each with its twin.
 
 use usr_policy_tests::machine::{
-    Contents, Extra, Format, Image, Layout, Part, Result, Subvolume, Suite,
+    Access, Contents, Extra, Format, Image, Layout, Part, Result, Subvolume, Suite,
 };
 
 use crate::case::{Case, Judge, dracut, half_dracut, installed, plain, with};
@@ -198,22 +198,27 @@ pub const SIDE_BY_SIDE: &[Subvolume] = &[
     Subvolume {
         name: "@",
         holds: "/",
+        access: Access::ReadWrite,
     },
     Subvolume {
         name: "@usr",
         holds: "/usr",
+        access: Access::ReadWrite,
     },
     Subvolume {
         name: "@log",
         holds: "/var/log",
+        access: Access::ReadWrite,
     },
     Subvolume {
         name: "@cache",
         holds: "/var/cache",
+        access: Access::ReadWrite,
     },
     Subvolume {
         name: "@pacman",
         holds: DATABASE,
+        access: Access::ReadWrite,
     },
 ];
 
@@ -234,10 +239,12 @@ fn btrfs() -> Result<Vec<Case>> {
         Subvolume {
             name: "@",
             holds: "/",
+            access: Access::ReadWrite,
         },
         Subvolume {
             name: "@/usr",
             holds: "/usr",
+            access: Access::ReadWrite,
         },
     ];
     let side_by_side = on_disks(

@@ -22,6 +22,7 @@ mod preinit;
 mod soak;
 mod starts;
 mod steps;
+mod subvolume;
 mod suites;
 mod undoers;
 mod verdict;
@@ -75,6 +76,7 @@ fn run() -> Result<Conclusion> {
     let others = cases.len();
     cases.extend(openrc::cases()?);
     cases.extend(layouts::cases()?);
+    cases.extend(subvolume::cases()?);
     cases.extend(starts::cases()?);
     cases.extend(volatile::cases()?);
     cases.extend(suites::cases()?);
