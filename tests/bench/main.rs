@@ -1,5 +1,6 @@
 //! `make bench`: what the policy costs, on this machine and as it is built here. It measures and asserts nothing about time.
 
+mod busy;
 mod costs;
 
 use std::fs::{self, File};

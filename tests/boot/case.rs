@@ -6,6 +6,7 @@ use usr_policy_tests::machine::{
 
 use crate::guest;
 use crate::observed::Observed;
+use crate::verdict::Verdict;
 
 /// Something that is done in the guest when the boot has been looked at: a script for sh. What it says and how it ends
 /// comes back as `step-NAME`, and so do an append-open and the mounts right after it.
@@ -32,8 +33,17 @@ pub struct Case {
     pub steps: Vec<Step>,
     /// The case with the same image and the same steps where the policy is off: what it logs is nobody's fault here.
     pub twin: Option<&'static str>,
+    /// What `usr-policy verify` says before any step.
+    pub verdict: Verdict,
     /// Who decides.
     pub judge: Judge,
+}
+
+impl Case {
+    /// The same case with another verdict of `usr-policy verify`.
+    pub fn says(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
 }
 
 /// Nothing but the suite.

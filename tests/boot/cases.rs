@@ -7,6 +7,7 @@ use crate::case::{Case, dracut, installed, plain, with};
 use crate::checks;
 use crate::observed::Observed;
 use crate::steps::{MERGE_BY_HAND, PACMAN, STIR, UNMERGE};
+use crate::verdict::{CLEAN, WRITABLE_EXTENSION, warned};
 
 /// Every case. A twin stands before the cases that need it, so that it is booted as a test of its own first.
 ///
@@ -40,6 +41,7 @@ fn without_the_product() -> Result<Vec<Case>> {
             words: "",
             steps: steps.clone(),
             twin: None,
+            verdict: CLEAN,
             judge: |seen, _| checks::off(seen).broken(),
         },
         Case {
@@ -48,6 +50,7 @@ fn without_the_product() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps,
             twin: Some(OFF_WITHOUT_THE_PRODUCT),
+            verdict: CLEAN,
             judge: |seen, twin| match twin {
                 Some(twin) => strict_probes_are_red(seen, twin),
                 None => vec!["this needs its twin".to_owned()],
@@ -115,6 +118,7 @@ fn a_sick_system() -> Result<Vec<Case>> {
         words: "",
         steps: [&PACMAN[..], &MERGE_BY_HAND].concat(),
         twin: Some(OFF_WITHOUT_THE_PRODUCT),
+        verdict: CLEAN,
         judge: |seen, twin| {
             let mut complaints = checks::off(seen).broken_but_for(&SEEN_ON_A_SICK_SYSTEM);
             if twin.is_none_or(|twin| checks::no_new_error(seen, twin).is_ok()) {
@@ -180,6 +184,7 @@ pub fn off_and_strict([off, strict]: [&'static str; 2], image: &Image) -> [Case;
             words: "",
             steps: steps.clone(),
             twin: None,
+            verdict: CLEAN,
             judge: |seen, _| checks::off(seen).broken(),
         },
         Case {
@@ -188,6 +193,7 @@ pub fn off_and_strict([off, strict]: [&'static str; 2], image: &Image) -> [Case;
             words: "usrpolicy=strict",
             steps,
             twin: Some(off),
+            verdict: CLEAN,
             judge: |seen, twin| match twin {
                 Some(twin) => checks::strict_from_the_initrd(seen, twin).broken(),
                 None => vec!["this needs its twin".to_owned()],
@@ -215,6 +221,7 @@ fn trixie_goes_on() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: vec![UNMERGE],
             twin: Some(OFF_WITHOUT_THE_PRODUCT),
+            verdict: warned(&[WRITABLE_EXTENSION]),
             judge: |seen, twin| match twin {
                 Some(twin) => checks::strict_merged_at_boot(seen, twin).broken(),
                 None => vec!["this needs its twin".to_owned()],
@@ -226,6 +233,7 @@ fn trixie_goes_on() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: STIR.to_vec(),
             twin: None,
+            verdict: CLEAN,
             judge: |seen, _| checks::strict_when_stirred(seen).broken(),
         },
     ])

@@ -761,54 +761,6 @@ pub fn verify_ends(seen: &Observed, code: i32) -> Result<(), String> {
     })
 }
 
-/// What the layouts and the oddities of the cases are warned of, each of them rightly. A system that has none of them is warned
-/// of nothing.
-const TRUE_ALARMS: [&str; 9] = [
-    "read-only, but late",
-    "mounts /usr writable; only a drop-in keeps systemd-remount-fs from it",
-    "a writable mount of its own below /usr",
-    "a directory that can be written, and what changes there changes /usr at once",
-    "a symbolic link leads there",
-    "is no directory, so nothing is mounted there",
-    "in memory, on the tmpfs at",
-    "is not running: a merge by hand would not lock the database",
-    "stands in place of usr-policy's generator, and is no program",
-];
-
-/// In every boot: what `usr-policy verify` says of a path is what a write there met, and what it warns of is there. Nothing to compare with, where the
-/// program is not installed, promises nothing for the path, or the path is not there.
-pub fn verify_agrees(seen: &Observed) -> Result<(), String> {
-    let Ok(verify) = seen.said("verify") else {
-        return Ok(());
-    };
-    for line in verify.stdout.lines() {
-        let is_alarm = line.trim_start().starts_with("warning ");
-        must(
-            !is_alarm || TRUE_ALARMS.iter().any(|alarm| line.contains(alarm)),
-            || format!("a false alarm: {}", line.trim()),
-        )?;
-    }
-    for path in ["/usr", DATABASE, TRANSIENT, PACKAGE_CACHE, "/etc", "/run"] {
-        let about = |line: &&str| {
-            let mut words = line.split_whitespace();
-            let verdict = words.next();
-            // A promise that does not apply, or cannot be told, is no claim.
-            verdict != Some("-") && verdict != Some("unknown") && words.next() == Some(path)
-        };
-        let Some(line) = verify.stdout.lines().find(about) else {
-            continue;
-        };
-        // "writable, although it is to be locked" is no claim of a lock.
-        let says_read_only =
-            line.contains("read-only") || line.contains("locked") && !line.contains("writable");
-        let answer = seen.write(path)?;
-        must(says_read_only == (answer == "EROFS"), || {
-            format!("a write to {path}: {answer}, but verify says: {line}")
-        })?;
-    }
-    Ok(())
-}
-
 /// Nothing is logged as an error that the twin does not log as well.
 pub fn no_new_error(seen: &Observed, twin: &Observed) -> Result<(), String> {
     must(!twin.journal.is_empty(), || {

@@ -7,6 +7,7 @@ use crate::case::{Case, Step, dracut, installed};
 use crate::checks;
 use crate::layouts::{ROOT_LINE, STRICT, USR, USR_LINE, on_disks};
 use crate::observed::{Answer, Observed};
+use crate::verdict::{CLEAN, FSTAB_OPENS_USR, warned};
 
 /// A step, and the lines that it says among others.
 #[derive(Clone, Copy)]
@@ -258,6 +259,7 @@ pub fn cases() -> Result<Vec<Case>> {
         words: STRICT,
         steps: acts.iter().copied().flatten().map(|act| act.step).collect(),
         twin: None,
+        verdict: CLEAN,
         judge,
     };
     Ok(vec![
@@ -278,7 +280,8 @@ pub fn cases() -> Result<Vec<Case>> {
             own,
             &[DAY],
             |seen, _| judged(seen, &[DAY]),
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
         Case {
             words: "",
             ..case(

@@ -22,8 +22,10 @@ mod preinit;
 mod soak;
 mod starts;
 mod steps;
+mod subvolume;
 mod suites;
 mod undoers;
+mod verdict;
 mod volatile;
 mod watch;
 mod words;
@@ -74,6 +76,7 @@ fn run() -> Result<Conclusion> {
     let others = cases.len();
     cases.extend(openrc::cases()?);
     cases.extend(layouts::cases()?);
+    cases.extend(subvolume::cases()?);
     cases.extend(starts::cases()?);
     cases.extend(volatile::cases()?);
     cases.extend(suites::cases()?);
@@ -89,6 +92,7 @@ fn run() -> Result<Conclusion> {
                 Trial::test(case.name, || Ok(())).with_ignored_flag(left_out.contains(&case.name))
             })
             .chain([Trial::test(counting::NAME, || Ok(())).with_ignored_flag(true)])
+            .chain([Trial::test(verdict::NAME, || Ok(()))])
             .chain(without_source())
             .collect();
         return Ok(libtest_mimic::run(&arguments, trials));
@@ -145,6 +149,12 @@ fn run() -> Result<Conclusion> {
             });
             trial.with_ignored_flag(!of_matrix)
         }])
+        .chain([Trial::test(verdict::NAME, || {
+            match &verdict::turns_red()[..] {
+                [] => Ok(()),
+                complaints => Err(Failed::from(complaints.join("\n"))),
+            }
+        })])
         .chain(without_source())
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -198,7 +208,7 @@ fn judge(boots: &Boots, cases: &[Case], case: &Case, may_be_known: bool) -> Resu
         boots.boot(case)?
     };
     let mut complaints = (case.judge)(&seen, twin.as_deref());
-    complaints.extend(checks::verify_agrees(&seen).err());
+    complaints.extend(verdict::agrees(&seen, case.verdict));
     if complaints.is_empty() {
         return Ok(());
     }

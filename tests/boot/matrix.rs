@@ -13,6 +13,7 @@ use usr_policy_tests::machine::{At, Result};
 use crate::case::Case;
 use crate::counting;
 use crate::nfs;
+use crate::subvolume;
 
 /// A cell.
 pub struct Cell {
@@ -93,6 +94,7 @@ const CELLS: &[Cell] = &[
     cell(["trixie", MOUNT_USR, "dracut"], Holds, Matrix, "trixie-dracut-usr-only-by-mount-usr-on-the-command-line-is-never-writable"),
     cell(["trixie", "/usr only by systemd.mount-extra=", "dracut"], Holds, Matrix, "trixie-dracut-usr-only-by-systemd-mount-extra-is-never-writable"),
     cell(["trixie", LINE, "dracut"], Holds, Check, BTRFS),
+    cell(["trixie", "/usr a read-only btrfs subvolume, fstab rw", "dracut"], Holds, Matrix, subvolume::STRICT),
     cell(["trixie", "/var/log and /var/cache btrfs subvolumes", "dracut"], Covered, Matrix, BTRFS),
     cell(["trixie", "the database a btrfs subvolume", "dracut"], Covered, Matrix, BTRFS),
     cell(["trixie", EROFS, "dracut"], Provided("erofs"), Matrix, "trixie-dracut-usr-on-erofs-is-recognised-and-nothing-is-stacked-on-it"),

@@ -11,6 +11,7 @@ use crate::case::{Case, dracut, installed, with};
 use crate::guest;
 use crate::layouts::{HOLDS, OFF_WITH_USR, ROOT_LINE, USR, case, holds_but_for, with_fstab};
 use crate::preinit::{OFF_AND_MOUNTED, holds_since_pre_init};
+use crate::verdict::{FSTAB_OPENS_USR, warned};
 use crate::words::verify_says;
 
 const STRICT: &str = "usrpolicy=strict";
@@ -76,17 +77,18 @@ fn served(writable: &Image, read_only: &Image) -> [Case; 4] {
             |seen, twin| {
                 let mut complaints = holds_but_for(seen, twin, &[]);
                 complaints.extend(verify_says(seen, "read-only since the initramfs"));
-                complaints.extend(verify_says(seen, "mounts /usr writable"));
                 complaints
             },
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
         case(
             "trixie-dracut-usr-over-nfs-with-ro-in-the-export-is-read-only",
             &refuses,
             STRICT,
             Some(off),
             HOLDS,
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
         case(
             "trixie-dracut-usr-over-nfs-with-ro-in-fstab-is-read-only",
             read_only,
@@ -227,7 +229,8 @@ fn pre_init(image: &Image) -> Result<[Case; 2]> {
             "init=/usr-policy-init usrpolicy=strict",
             Some(off),
             holds_since_pre_init,
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
     ])
 }
 

@@ -125,6 +125,11 @@ impl Observed {
             .ok_or_else(|| format!("nothing was kept as \"{name}\""))
     }
 
+    /// All that was said, by its name.
+    pub fn everything_said(&self) -> impl Iterator<Item = (&str, &Said)> {
+        self.said.iter().map(|(name, said)| (name.as_str(), said))
+    }
+
     /// The answer to a write in a directory.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::halves::holds_late;
 use crate::layouts::USR;
 use crate::observed::Observed;
 use crate::steps::{MERGE_BY_HAND, PACMAN};
+use crate::verdict::{CLEAN, FSTAB_OPENS_USR, LATE, warned};
 use crate::words::{said_in_the_log, verify_says};
 
 /// As genfstab writes it.
@@ -96,6 +97,7 @@ fn usr_on_its_own(modules: &[Extra]) -> Result<Vec<Case>> {
             words: "init=/usr-policy-init",
             steps: steps.clone(),
             twin: None,
+            verdict: CLEAN,
             judge: OFF_AND_MOUNTED,
         },
         Case {
@@ -104,6 +106,7 @@ fn usr_on_its_own(modules: &[Extra]) -> Result<Vec<Case>> {
             words: "init=/usr-policy-init usrpolicy=strict",
             steps,
             twin: Some(OFF),
+            verdict: warned(&[FSTAB_OPENS_USR]),
             judge: holds_since_pre_init,
         },
     ])
@@ -119,6 +122,7 @@ fn usr_in_the_root(modules: &[Extra]) -> Result<Vec<Case>> {
             words: "",
             steps: steps.clone(),
             twin: None,
+            verdict: CLEAN,
             judge: |seen, _| checks::off_without_initramfs(seen).broken(),
         },
         Case {
@@ -127,6 +131,7 @@ fn usr_in_the_root(modules: &[Extra]) -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: steps.clone(),
             twin: Some(OFF_IN_ROOT),
+            verdict: warned(&[LATE]),
             judge: holds_late,
         },
         Case {
@@ -135,6 +140,7 @@ fn usr_in_the_root(modules: &[Extra]) -> Result<Vec<Case>> {
             words: "init=/usr-policy-init usrpolicy=strict",
             steps,
             twin: Some(OFF_IN_ROOT),
+            verdict: CLEAN,
             judge: holds_since_pre_init,
         },
     ])

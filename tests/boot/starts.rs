@@ -10,7 +10,7 @@ use crate::layouts::{
     HOLDS, OFF_WITH_USR, OWN_OFF, ROOT_LINE, USR, USR_LINE, case, on_disks, with_fstab,
 };
 use crate::mkinitcpio;
-use crate::words::verify_says;
+use crate::verdict::{FSTAB_OPENS_USR, LATE, warned};
 
 const STRICT: &str = "usrpolicy=strict";
 
@@ -74,13 +74,16 @@ fn dracut_without_systemd() -> Result<Vec<Case>> {
     let off =
         "trixie-dracut-without-systemd-usr-on-its-own-partition-stays-writable-without-the-word";
     cases.push(case(off, &own, "", None, OFF_WITH_USR));
-    cases.push(case(
-        "trixie-dracut-without-systemd-usr-on-its-own-partition-is-never-writable",
-        &own,
-        STRICT,
-        Some(off),
-        HOLDS,
-    ));
+    cases.push(
+        case(
+            "trixie-dracut-without-systemd-usr-on-its-own-partition-is-never-writable",
+            &own,
+            STRICT,
+            Some(off),
+            HOLDS,
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
+    );
     Ok(cases)
 }
 
@@ -130,14 +133,16 @@ fn busybox() -> Result<Vec<Case>> {
             STRICT,
             Some(off),
             HOLDS,
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
         case(
             "trixie-busybox-usr-on-its-own-partition-is-never-writable-with-our-hook-after-usr",
             &after,
             STRICT,
             Some(off),
             HOLDS,
-        ),
+        )
+        .says(warned(&[FSTAB_OPENS_USR])),
     ])
 }
 
@@ -147,21 +152,22 @@ fn without_initramfs_part() -> Result<Vec<Case>> {
         initramfs_tree: with_fstab(plain(), ROOT_LINE, USR_LINE),
         ..own_partition("trixie-dracut-without-initramfs-part-own")?
     };
-    Ok(vec![case(
-        "trixie-dracut-without-the-initramfs-part-usr-on-its-own-partition-holds-late",
-        &own,
-        STRICT,
-        Some(OWN_OFF),
-        |seen, twin| {
-            let Some(twin) = twin else {
-                return vec!["this needs its twin".to_owned()];
-            };
-            let mut complaints = checks::strict_from_the_host(seen, twin)
-                .broken_but_for(&["usr-is-never-writable-in-the-watch"]);
-            complaints.extend(verify_says(seen, "read-only, but late, since "));
-            complaints
-        },
-    )])
+    Ok(vec![
+        case(
+            "trixie-dracut-without-the-initramfs-part-usr-on-its-own-partition-holds-late",
+            &own,
+            STRICT,
+            Some(OWN_OFF),
+            |seen, twin| {
+                let Some(twin) = twin else {
+                    return vec!["this needs its twin".to_owned()];
+                };
+                checks::strict_from_the_host(seen, twin)
+                    .broken_but_for(&["usr-is-never-writable-in-the-watch"])
+            },
+        )
+        .says(warned(&[LATE, FSTAB_OPENS_USR])),
+    ])
 }
 
 /// Images of mkinitcpio itself.
@@ -209,8 +215,10 @@ fn mkinitcpio_itself() -> Result<Vec<Case>> {
     };
     Ok(vec![
         case(busybox_off, &busybox, "", None, OFF_WITH_USR),
-        case(busybox_strict, &busybox, STRICT, Some(busybox_off), HOLDS),
+        case(busybox_strict, &busybox, STRICT, Some(busybox_off), HOLDS)
+            .says(warned(&[FSTAB_OPENS_USR])),
         case(systemd_off, &systemd, "", None, OFF_WITH_USR),
-        case(systemd_strict, &systemd, STRICT, Some(systemd_off), HOLDS),
+        case(systemd_strict, &systemd, STRICT, Some(systemd_off), HOLDS)
+            .says(warned(&[FSTAB_OPENS_USR])),
     ])
 }

@@ -12,6 +12,7 @@ use crate::layouts::{
     ROOT_LINE, SIDE_BY_SIDE, USR, USR_LINE, case, on_disks,
 };
 use crate::steps::UNMERGE;
+use crate::verdict::{CLEAN, FSTAB_OPENS_USR, Verdict, WRITABLE_EXTENSION, warned};
 
 const STRICT: &str = "usrpolicy=strict";
 
@@ -108,15 +109,17 @@ fn of(suite: Suite, names: &Names) -> Result<Vec<Case>> {
     let mut add = |[off, strict]: [&'static str; 2],
                    image: &Image,
                    words: [&'static str; 2],
-                   judges: [Judge; 2]| {
+                   judges: [Judge; 2],
+                   verdict: Verdict| {
         cases.push(case(off, image, words[0], None, judges[0]));
-        cases.push(case(strict, image, words[1], Some(off), judges[1]));
+        cases.push(case(strict, image, words[1], Some(off), judges[1]).says(verdict));
     };
     add(
         names.own,
         &image("own", USR, USR_LINE)?,
         ["", STRICT],
         [OFF_WITH_USR, HOLDS],
+        warned(&[FSTAB_OPENS_USR]),
     );
     add(
         names.command_line,
@@ -126,18 +129,21 @@ fn of(suite: Suite, names: &Names) -> Result<Vec<Case>> {
             "mount.usr=LABEL=usr mount.usrfstype=ext4 usrpolicy=strict",
         ],
         [OFF_WITH_USR, HOLDS],
+        CLEAN,
     );
     add(
         names.btrfs,
         &btrfs,
         ["rootflags=subvol=@", "rootflags=subvol=@ usrpolicy=strict"],
         [off_btrfs, HOLDS],
+        warned(&[FSTAB_OPENS_USR]),
     );
     add(
         names.erofs,
         &image("erofs", erofs, EROFS_LINE)?,
         ["", STRICT],
         [HEALTHY, PROVIDED],
+        CLEAN,
     );
     let [off, strict] = names.read_only_root;
     let plain = dracut(&format!("{suite}-dracut"), suite, &installed(&[]))?;
@@ -192,6 +198,7 @@ fn merged_in_the_initramfs() -> Result<Vec<Case>> {
                 Some(twin) => checks::strict_merged_in_the_initramfs(seen, twin).broken(),
                 None => vec!["this needs its twin".to_owned()],
             },
-        )),
+        ))
+        .says(warned(&[WRITABLE_EXTENSION])),
     ])
 }

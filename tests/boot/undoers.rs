@@ -6,6 +6,7 @@ use crate::case::{Case, Step, dracut, installed};
 use crate::checks;
 use crate::layouts::{OWN_OFF, USR, USR_LINE, on_disks};
 use crate::observed::{Answer, Observed};
+use crate::verdict::{CLEAN, FSTAB_OPENS_USR, warned};
 
 /// What is to be seen after an undoer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +186,7 @@ pub fn cases() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: plain(steps(&REMOUNT_WITHOUT_FSTAB)),
             twin: None,
+            verdict: CLEAN,
             judge: |seen, _| judged(seen, &steps(&REMOUNT_WITHOUT_FSTAB)),
         },
         Case {
@@ -193,6 +195,7 @@ pub fn cases() -> Result<Vec<Case>> {
             words: "usrpolicy=strict",
             steps: plain(steps(&REMOUNT_BY_FSTAB)),
             twin: Some(OWN_OFF),
+            verdict: warned(&[FSTAB_OPENS_USR]),
             judge: |seen, _| judged(seen, &steps(&REMOUNT_BY_FSTAB)),
         },
     ])

@@ -82,6 +82,12 @@ pub fn instructions(system: &System, words: &[&str]) -> u64 {
         .envs(ENVIRONMENT)
         .output()
         .unwrap();
+    // A program that cannot open its files costs nothing.
+    let is_blind = String::from_utf8_lossy(&ran.stderr).contains("unhandled amd64-linux syscall");
+    assert!(
+        !is_blind,
+        "{words:?}: valgrind lacks a system call: {ran:?}"
+    );
     let text = fs::read_to_string(&profile)
         .unwrap_or_else(|error| panic!("{words:?}: {error}; valgrind is needed: {ran:?}"));
     fs::remove_file(profile).unwrap();

@@ -53,6 +53,17 @@ pub struct Subvolume {
     pub name: &'static str,
     /// The directory of the tree that it holds.
     pub holds: &'static str,
+    /// What its property lets a writer do, whatever the flags of its mount are.
+    pub access: Access,
+}
+
+/// Whether a subvolume takes writes: btrfs-subvolume(8), "SUBVOLUME FLAGS".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It does.
+    ReadWrite,
+    /// It does not.
+    ReadOnly,
 }
 
 /// The suite whose btrfs-progs make subvolumes: bookworm's cannot.
@@ -166,11 +177,10 @@ fn btrfs(
     mkfs.arg(system.root())
         .args(["mkfs.btrfs", "-q", "-f", "--label", label])
         .args(["--rootdir", "/mnt"])
-        .args(
-            subvolumes
-                .iter()
-                .map(|subvolume| format!("--subvol=rw:{}", subvolume.name)),
-        )
+        .args(subvolumes.iter().map(|subvolume| match subvolume.access {
+            Access::ReadWrite => format!("--subvol=rw:{}", subvolume.name),
+            Access::ReadOnly => format!("--subvol=ro:{}", subvolume.name),
+        }))
         .arg("/run/disk");
     command::run(&mut mkfs, log)
 }

@@ -28,7 +28,7 @@ pub use error::{At, Error, Result};
 pub use firmware::{Entry, Firmware};
 pub use image::{Image, Made};
 pub use initramfs::Initramfs;
-pub use layout::{Format, Layout, Part, Subvolume};
+pub use layout::{Access, Format, Layout, Part, Subvolume};
 pub use neighbour::{Server, Share};
 pub use qemu::{Ended, Qemu};
 pub use suite::Suite;

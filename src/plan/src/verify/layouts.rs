@@ -92,6 +92,26 @@ fn a_root_that_is_a_read_only_btrfs_subvolume_is_what_keeps_usr_so() {
 }
 
 #[test]
+fn a_read_only_subvolume_for_usr_is_what_keeps_it_so_when_the_flag_of_its_mount_is_gone() {
+    let table = "28 1 0:24 /@ / rw,relatime shared:1 - btrfs /dev/vda rw,subvolid=257,subvol=/@
+40 28 0:24 /@usr /usr ro,relatime shared:2 - btrfs /dev/vda rw,subvolid=256,subvol=/@usr
+";
+    let flag = "read-only since the initramfs";
+    let property = "read-only by its file system, a read-only btrfs subvolume";
+    for (flags, what) in [("ro,relatime", flag), ("rw,relatime", property)] {
+        let plan = plan(STRICT);
+        let mut seen = machine(&plan, &table.replace("ro,relatime", flags));
+        for place in &mut seen.places {
+            if place.mount_id == Some(40) {
+                place.access = Access::ReadOnly;
+            }
+        }
+        seen.events = Event::parse(b"1 early /usr read-only");
+        says(&report(&plan, &seen), Verdict::Holds, "/usr", what);
+    }
+}
+
+#[test]
 fn the_snapshot_of_micro_os_is_named() {
     let table = "60 1 0:30 /@/.snapshots/1/snapshot / ro,relatime shared:1 - btrfs /dev/vda3 rw,space_cache=v2,subvolid=268,subvol=/@/.snapshots/1/snapshot
 70 60 0:30 /@/var /var rw,relatime shared:30 - btrfs /dev/vda3 rw,space_cache=v2,subvolid=258,subvol=/@/var

@@ -454,7 +454,8 @@ impl<'a> Judge<'a> {
             .observed
             .mounts
             .is_self_bind(&database.rule.mount_point);
-        if merge < lock && is_ours && !was_opened && closings.count() == 1 {
+        let is_boot = closings.count() == 1 && !self.is_merged_by_initramfs();
+        if merge < lock && is_ours && !was_opened && is_boot {
             self.find(
                 Verdict::Warning,
                 Topic::Sysext,
@@ -463,6 +464,23 @@ impl<'a> Judge<'a> {
                 "order what merges them after local-fs.target, as systemd-sysext.service is",
             );
         }
+    }
+
+    /// Whether the initramfs merged what is seen at `/usr`, before anything of the real root could run or be locked: the
+    /// overlay keeps the names that its layers had there.
+    fn is_merged_by_initramfs(&self) -> bool {
+        let Some(usr) = self.plan.mount_of(Role::Usr) else {
+            return false;
+        };
+        let stack = self.observed.mounts.stack_at(&usr.rule.mount_point);
+        let mut overlays = stack.into_iter().filter(|mount| mount.is_sysext());
+        overlays.any(|overlay| {
+            let mut layers = overlay
+                .super_options
+                .iter()
+                .flat_map(|option| option.split(|byte| b"=:".contains(byte)));
+            layers.any(|layer| layer == b"/sysroot/usr")
+        })
     }
 
     fn not_merged(&mut self) {
@@ -1040,6 +1058,22 @@ mod tests {
             (Some((7, 9)), ""),
         ] {
             is_calm(&with(order, events));
+        }
+    }
+
+    #[test]
+    fn a_merge_in_the_initramfs_comes_before_every_lock_and_is_no_warning() {
+        let by_initramfs = OVERLAY.replace("lowerdir=/usr", "lowerdir=/run/meta/usr:/sysroot/usr");
+        for (overlay, is_said) in [(OVERLAY, true), (&*by_initramfs, false)] {
+            let plan = plan("usrpolicy=strict");
+            let mut seen = machine(&plan, &format!("{BASE}{overlay}"));
+            seen.sysext.order = Some((7, 9));
+            seen.events =
+                Event::parse(b"1 early /usr read-only\n2 sync /var/lib/pacman read-only\n");
+            let report = report(&plan, &seen);
+            let mut findings = report.findings.iter();
+            let is_about_order = findings.any(|finding| finding.what.contains("was locked"));
+            assert_eq!(is_about_order, is_said, "{report:#?}");
         }
     }
 }

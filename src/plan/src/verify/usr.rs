@@ -96,7 +96,12 @@ impl<'a> Judge<'a> {
         } else {
             ""
         };
-        let (earlier, events) = self.since_soft_reboot();
+        // What was recorded is about the flag of a mount: where that is gone something else keeps it read-only.
+        let (earlier, events) = if top.is_read_only() {
+            self.since_soft_reboot()
+        } else {
+            (&[][..], &[][..])
+        };
         let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
         let is_unlock = |event: &&Event| event.path == "/usr" && event.result == UNLOCKED;
         let was_made = earlier.iter().any(|event| is_made(&event));
