@@ -553,7 +553,7 @@ fn who_has_undone_a_rule_comes_with_the_way_to_undo_that() {
         &report(&strict, &seen),
         "/usr",
         "mine.conf:2 asks for it, with yes",
-        "remove that line, systemctl daemon-reload, and merge again",
+        "take that out of /etc/systemd/system/systemd-sysext.service.d/mine.conf:2, systemctl daemon-reload, and merge again",
     );
     seen.system.units.clear();
     seen.sysext.configuration.push(ConfigFile {
