@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
 
 use nix::mount::{MsFlags, mount};
-use usr_policy_tests::privilege::{bind, has_other_users, tmpfs};
+use usr_policy_tests::privilege::{bind, bind_itself, has_other_users, tmpfs};
 use usr_policy_tests::system::System;
 
 use crate::STRICT;
@@ -79,6 +80,45 @@ fn show_other_mounts(system: &System, change: impl Fn(&str) -> String) {
 }
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "a database behind a link is judged where it lies: what is mounted in it, doubled over it, or shows it elsewhere",
+        || {
+            type Change = fn(&System);
+            let changes: [(Change, i32, &str, &str); 4] = [
+                (|_| {}, 0, "holds", "locked: pacman can read it"),
+                (
+                    |system| tmpfs(&system.path("/srv/pacman/local"), ""),
+                    1,
+                    "BROKEN",
+                    "locked, but /srv/pacman/local is a writable mount of its own below it",
+                ),
+                (
+                    |system| bind_itself(&system.path("/srv/pacman"), MsFlags::MS_RDONLY),
+                    1,
+                    "BROKEN",
+                    "locked more than once",
+                ),
+                (
+                    |system| bind(&system.path("/srv"), &system.path("/mnt")),
+                    0,
+                    "warning",
+                    "the same files can be written at /mnt/pacman",
+                ),
+            ];
+            for (change, exit, verdict, what) in changes {
+                System::with(STRICT, |system| {
+                    fs::create_dir_all(system.path("/srv/pacman/local")).unwrap();
+                    fs::remove_dir_all(system.path(DATABASE)).unwrap();
+                    symlink("/srv/pacman", system.path(DATABASE)).unwrap();
+                    closed(system);
+                    change(system);
+                    let report = Report::of(system);
+                    report.exits(exit);
+                    report.says(DATABASE, verdict, what);
+                });
+            }
+        },
+    ),
     (
         "services with mounts of their own are no news while everything is closed",
         || {

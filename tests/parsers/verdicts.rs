@@ -198,7 +198,7 @@ fn no_real_boot_has_another_way_to_what_it_closes() {
     let mut checked = 0;
     for row in rows().into_iter().filter(|row| row.root.is_empty()) {
         let (name, table, [usr_is, _]) = (row.name, row.table, row.is);
-        let ways = Ways::new(&plan, &table);
+        let ways = Ways::new(&plan, &table, None);
         let elsewhere: Vec<_> = ways.elsewhere().collect();
         assert!(elsewhere.is_empty(), "{name}: {elsewhere:?}");
         let own: Vec<_> = ways.only_in(&table);

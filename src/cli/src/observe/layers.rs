@@ -32,8 +32,9 @@ pub(super) fn layers(
     root: Option<&Root>,
     caller: Caller,
     (text, mounts): (&[u8], &MountTable),
+    database_at: Option<&MountPoint>,
 ) -> Layers {
-    let ways = Ways::new(plan, mounts);
+    let ways = Ways::new(plan, mounts, database_at);
     let look = |way: &Way| (way.clone(), ask(root, &way.at));
     let (processes, has_unseen_processes) = match caller {
         Caller::Root => processes(&ways),

@@ -35,7 +35,7 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::mount_of;
+use usr_policy_system::seen::{mount_of, path_of};
 use usr_policy_system::state;
 
 use crate::contents::are_same;
@@ -124,7 +124,9 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         let what = "this process has mounts of its own, and may not look at those of PID 1";
         cannot(ROOT, what.to_owned());
     }
-    let layers = layers::layers(plan, root, caller, (&text, &mounts));
+    let database_at = root.and_then(|root| database_at(root, plan));
+    let at = database_at.as_ref();
+    let layers = layers::layers(plan, root, caller, (&text, &mounts), at);
     let places = paths(plan)
         .into_iter()
         .map(|path| look(root, path))
@@ -160,6 +162,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
+        database_at,
         places,
         memory: u64::from(system.mem_unit).checked_mul(system.totalram),
         fills: root.map_or(Vec::new(), |root| fill::fills(plan, root)),
@@ -183,6 +186,13 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         sysext: sysext.unwrap_or_default(),
         system: beside.unwrap_or_default(),
     })
+}
+
+/// Where the database lies, where links lead there.
+fn database_at(root: &Root, plan: &Plan) -> Option<MountPoint> {
+    let path = &plan.database()?.mount_point;
+    let directory = root.directory(&path.to_string()).ok()??;
+    path_of(&directory).filter(|real| real != path)
 }
 
 /// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer.

@@ -19,6 +19,7 @@ impl<'a> Judge<'a> {
             return;
         };
         let path = &rule.mount_point;
+        let real = self.observed.database_at.as_ref().unwrap_or(path);
         if read_only.is_none() && self.wanted().usr_is_open {
             return self.find(
                 Verdict::Warning,
@@ -49,7 +50,7 @@ impl<'a> Judge<'a> {
                 (with(what, &undone), undone.remedy.unwrap_or(remedy))
             };
             self.find(Verdict::Broken, Topic::Database, path, what, remedy);
-        } else if self.observed.mounts.is_doubled(path) {
+        } else if self.observed.mounts.is_doubled(real) {
             self.find(
                 Verdict::Broken,
                 Topic::Database,
@@ -57,7 +58,7 @@ impl<'a> Judge<'a> {
                 "locked more than once; one unlock would not open it",
                 "umount it once for each lock too many",
             );
-        } else if let Some(hole) = self.hole_in(path) {
+        } else if let Some(hole) = self.hole_in(real) {
             self.find(
                 Verdict::Broken, Topic::Database,
                 path,

@@ -413,7 +413,7 @@ impl<'a> Judge<'a> {
             Verdict::Broken, Topic::Packages,
             &"packages",
             format!("changed while extensions covered /usr, so their files there may be missing or left over: {names}"),
-            "usr-policy unlock, install them again, usr-policy lock",
+            "usr-policy unlock, install them again, usr-policy lock; where nothing is missing or left over, remove /var/lib/usr-policy/covered",
         );
     }
 

@@ -287,10 +287,11 @@ impl Judge<'_> {
             Role::Database => !self.wanted().is_locked,
             _ => false,
         };
-        // By way of a link the table has another path for it.
+        // By way of a link the table has another path for it, and only the database is followed there.
+        let is_followed = mount.rule.role == Role::Database && self.observed.database_at.is_some();
         let place = self
             .place(path)
-            .filter(|place| place.kind == Kind::Directory);
+            .filter(|place| place.kind == Kind::Directory || is_followed);
         !is_open && place.is_some_and(|place| self.closes(place))
     }
 

@@ -594,7 +594,7 @@ fn ten_thousand_mounts_are_judged_in_steps_that_grow_as_n_log_n() {
             unreadable: 0,
         });
         let before = crate::mount_index::comparisons();
-        let ways = super::super::Ways::new(&plan, &seen.mounts);
+        let ways = super::super::Ways::new(&plan, &seen.mounts, None);
         assert_eq!(
             ways.elsewhere().count(),
             (10..mounts).filter(|id| id % 4 == 1).count()

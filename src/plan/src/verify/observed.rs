@@ -13,6 +13,8 @@ use crate::mountinfo::{MountInfo, MountTable};
 pub struct Observed {
     /// The mount table of PID 1.
     pub mounts: MountTable,
+    /// Where the database lies, where links lead there from its path.
+    pub database_at: Option<MountPoint>,
     /// What is at each path that [`paths`](super::paths) names.
     pub places: Vec<Place>,
     /// Physical memory, in bytes; `None` where it could not be read.

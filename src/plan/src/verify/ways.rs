@@ -30,6 +30,8 @@ pub struct Ways {
 #[derive(Debug, Clone)]
 struct Tree {
     path: MountPoint,
+    /// Where links lead from there.
+    real: MountPoint,
     /// As proc_pid_mountinfo(5) has it: btrfs has one number there for all its subvolumes, and their paths in field 4.
     st_dev: (u32, u32),
     /// The path in the file system.
@@ -39,16 +41,20 @@ struct Tree {
 }
 
 impl Ways {
-    /// Looks for what the plan makes read-only in the mount table of PID 1.
+    /// Looks for what the plan makes read-only in the mount table of PID 1. The database is followed to where it lies: that is
+    /// `database_at` where links lead there.
     #[must_use]
-    pub fn new(plan: &Plan, mounts: &MountTable) -> Self {
+    pub fn new(plan: &Plan, mounts: &MountTable, database_at: Option<&MountPoint>) -> Self {
         let index = MountIndex::new(mounts);
         let rules = plan.mounts.iter().map(|mount| &mount.rule);
         let read_only = rules.filter(|rule| {
             matches!(rule.role, Role::Usr | Role::Database) || rule.treatment == Treatment::ReadOnly
         });
         let trees: Vec<Tree> = read_only
-            .filter_map(|rule| Tree::new(plan, &index, &rule.mount_point))
+            .filter_map(|rule| {
+                let real = database_at.filter(|_| rule.role == Role::Database);
+                Tree::new(plan, &index, &rule.mount_point, real)
+            })
             .collect();
         let known = ways(&trees, &index).collect();
         Ways { trees, known }
@@ -58,7 +64,14 @@ impl Ways {
     pub fn elsewhere(&self) -> impl Iterator<Item = &Way> {
         self.known
             .iter()
-            .filter(|way| !way.at.is_at_or_below(&way.of))
+            .filter(|way| !way.at.is_at_or_below(self.real(&way.of)))
+    }
+
+    /// Where a rule's path leads.
+    fn real<'a>(&'a self, path: &'a MountPoint) -> &'a MountPoint {
+        let mut trees = self.trees.iter();
+        let tree = trees.find(|tree| tree.path == *path);
+        tree.map_or(path, |tree| &tree.real)
     }
 
     /// The ways in the mount table of another namespace that PID 1 does not have.
@@ -90,8 +103,14 @@ fn ways<'a>(trees: &'a [Tree], index: &'a MountIndex<'a>) -> impl Iterator<Item 
 }
 
 impl Tree {
-    fn new(plan: &Plan, index: &MountIndex<'_>, path: &MountPoint) -> Option<Self> {
-        let mut mount = index.holding(path)?;
+    fn new(
+        plan: &Plan,
+        index: &MountIndex<'_>,
+        path: &MountPoint,
+        real: Option<&MountPoint>,
+    ) -> Option<Self> {
+        let real = real.unwrap_or(path);
+        let mut mount = index.holding(real)?;
         // What lies beneath extensions is what they leave behind.
         let depth = index.table().mounts.len();
         for _ in 0..depth {
@@ -105,8 +124,9 @@ impl Tree {
         let writable = plan.writable.iter();
         Some(Tree {
             path: path.clone(),
+            real: real.clone(),
             st_dev: mount.st_dev,
-            directory: in_file_system(path)?,
+            directory: in_file_system(real)?,
             writable: writable
                 .filter(|rule| rule.mount_point.is_below(path))
                 .filter_map(|rule| in_file_system(&rule.mount_point))
@@ -160,7 +180,7 @@ mod tests {
 
     /// The ways around the rules in a table.
     fn elsewhere(text: &str) -> Vec<String> {
-        shown(Ways::new(&plan("usrpolicy=strict"), &table(text)).elsewhere())
+        shown(Ways::new(&plan("usrpolicy=strict"), &table(text), None).elsewhere())
     }
 
     const PLAIN: &str = "1 0 8:1 / / rw - ext4 a rw\n\
@@ -251,13 +271,13 @@ mod tests {
             PLAIN,
             "5 2 8:1 /usr/local /usr/local rw - ext4 a rw\n9 1 8:1 /usr/local/lib /srv/lib rw - ext4 a rw\n",
         ];
-        let ways = Ways::new(&plan, &table(&text.concat()));
+        let ways = Ways::new(&plan, &table(&text.concat()), None);
         assert_eq!(shown(ways.elsewhere()), [""; 0]);
     }
 
     #[test]
     fn a_namespace_with_the_same_mounts_has_no_way_of_its_own() {
-        let ways = Ways::new(&plan("usrpolicy=strict"), &table(PLAIN));
+        let ways = Ways::new(&plan("usrpolicy=strict"), &table(PLAIN), None);
         let copy = |text: &str| shown(&ways.only_in(&table(text)));
         let private_tmp = [PLAIN, "9 1 0:80 / /tmp rw - tmpfs t rw\n"].concat();
         assert_eq!(copy(&private_tmp), [""; 0]);
@@ -285,7 +305,7 @@ mod tests {
         );
         // What PID 1 has too is told once.
         let hole = [PLAIN, "9 2 8:1 /usr/local /usr/local rw - ext4 a rw\n"].concat();
-        let ways = Ways::new(&plan("usrpolicy=strict"), &table(&hole));
+        let ways = Ways::new(&plan("usrpolicy=strict"), &table(&hole), None);
         assert_eq!(shown(&ways.only_in(&table(&hole))), [""; 0]);
     }
 }
