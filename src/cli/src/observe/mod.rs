@@ -12,7 +12,7 @@ mod units;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -124,6 +124,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         let what = "this process has mounts of its own, and may not look at those of PID 1";
         cannot(ROOT, what.to_owned());
     }
+    let extensions = root.map(|_| extensions(plan, &mounts));
     let database_at = root.and_then(|root| database_at(root, plan));
     let at = database_at.as_ref();
     let layers = layers::layers(plan, root, caller, (&text, &mounts), at);
@@ -158,7 +159,6 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let state = State::parse(&record(STATE));
     // Between the two looks at the table and the state: whoever had it before has changed one of them.
     let is_changing = root.is_some_and(turn::is_taken);
-    let sysext = root.map(|_| extensions(plan, &mounts));
     let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
@@ -183,7 +183,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         pre_init: root.map_or(PreInit::Missing, pre_init),
         layers,
         blind,
-        sysext: sysext.unwrap_or_default(),
+        sysext: extensions.as_ref().map(answered).unwrap_or_default(),
         system: beside.unwrap_or_default(),
     })
 }
@@ -195,20 +195,23 @@ fn database_at(root: &Root, plan: &Plan) -> Option<MountPoint> {
     path_of(&directory).filter(|real| real != path)
 }
 
-/// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer.
-fn extensions(plan: &Plan, mounts: &MountTable) -> Sysext {
+/// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer. It is
+/// looked at beside the rest.
+fn extensions(plan: &Plan, mounts: &MountTable) -> Receiver<Sysext> {
     let (plan, mounts, (told, answer)) = (plan.clone(), mounts.clone(), channel());
     spawn(move || {
         let root = root_of_pid_1().ok().flatten();
+        let seen = root.map(|root| observe_sysext(&root, &mounts, &plan));
         // Nobody listens any more where that has taken too long.
-        drop(
-            told.send(
-                root.map(|root| observe_sysext(&root, &mounts, &plan))
-                    .unwrap_or_default(),
-            ),
-        );
+        drop(told.send(seen.unwrap_or_default()));
     });
-    answer.recv_timeout(PATIENCE).unwrap_or_else(|_| Sysext {
+    answer
+}
+
+/// Waits for [`extensions`].
+fn answered(extensions: &Receiver<Sysext>) -> Sysext {
+    let answer = extensions.recv_timeout(PATIENCE);
+    answer.unwrap_or_else(|_| Sysext {
         has_no_answer: true,
         ..Sysext::default()
     })
