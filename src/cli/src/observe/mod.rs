@@ -12,8 +12,9 @@ mod units;
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread::{sleep, spawn};
+use std::thread::{scope, sleep, spawn};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
@@ -127,7 +128,13 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let extensions = root.map(|_| extensions(plan, &mounts));
     let database_at = root.and_then(|root| database_at(root, plan));
     let at = database_at.as_ref();
-    let layers = layers::layers(plan, root, caller, (&text, &mounts), at);
+    // Side by side: the one reads of each process, the other of each unit.
+    let (layers, beside) = scope(|scope| {
+        let layers = scope.spawn(|| layers::layers(plan, root, caller, (&text, &mounts), at));
+        let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
+        (layers.join(), beside)
+    });
+    let layers = layers.unwrap_or_else(|panic| resume_unwind(panic));
     let places = paths(plan)
         .into_iter()
         .map(|path| look(root, path))
@@ -159,7 +166,6 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let state = State::parse(&record(STATE));
     // Between the two looks at the table and the state: whoever had it before has changed one of them.
     let is_changing = root.is_some_and(turn::is_taken);
-    let beside = root.map(|root| observe_system(root, plan, &mounts, depth));
     Ok(Observed {
         mounts,
         database_at,
