@@ -425,7 +425,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 said.says("/usr", "broken", "writable");
                 layout.agrees(&said);
 
+                // What podman leaves on a host is no sign.
                 fs::write(layout.base("run/.containerenv"), "").unwrap();
+                layout.verify().exits(1);
+                fs::write(layout.base("run/systemd/container"), "podman").unwrap();
                 let said = layout.verify();
                 said.exits(0);
                 assert_eq!(

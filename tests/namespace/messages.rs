@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use usr_policy_tests::prepare::{Image, in_memory};
-use usr_policy_tests::privilege::{bind, has_other_users, tmpfs};
+use usr_policy_tests::privilege::{bind, ended, has_fuse, has_other_users, tmpfs};
 use usr_policy_tests::product;
-use usr_policy_tests::system::{Follower, System, Writer, installed};
+use usr_policy_tests::system::{Follower, NOBODY, System, Writer, installed};
 use usr_policy_tests::verdict;
 
 use crate::STRICT;
@@ -68,19 +67,13 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                         let complaint = format!(
                             "{verb}: cannot change mounts: Operation not permitted; run it as root"
                         );
-                        let nobody = [
-                            "setpriv",
-                            "--reuid=65534",
-                            "--regid=65534",
-                            "--clear-groups",
-                        ];
-                        complains_to(system, &nobody, verb, &complaint);
+                        complains_to(system, NOBODY, verb, &complaint);
                     } else {
                         eprintln!("skipped: there is no second user in this user namespace");
                     }
                 }
                 assert_eq!(is_closed(system), [true, true]);
-                system.write("/run/.containerenv", "");
+                system.write("/run/systemd/container", "podman");
                 complains(
                     system,
                     &["unlock"],
@@ -267,48 +260,32 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         });
     }),
     (
-        "status says how full a tmpfs is, and what it cannot look at",
+        "a database that nobody answers for is not said to be open",
         || {
+            if !has_fuse() {
+                return;
+            }
             System::with(STRICT, |system| {
                 closed(system);
-                in_memory(system, CACHE, "size=64m");
-                let text = does(system, &["status"]);
-                assert!(
-                    text.contains("/var/cache/pacman: 0 of 64 MiB used\n"),
-                    "{text}"
-                );
-                if !Path::new("/dev/fuse").exists() {
-                    eprintln!("skipped: no /dev/fuse: nothing here that does not answer");
-                    return;
-                }
-                // Whoever would answer has ended.
-                let fuse = fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open("/dev/fuse")
-                    .unwrap();
-                let options = format!(
-                    "fd={},rootmode=40000,user_id=0,group_id=0",
-                    fuse.as_raw_fd()
-                );
-                mount(
-                    Some("gone"),
-                    &system.path(CACHE),
-                    Some("fuse"),
-                    MsFlags::empty(),
-                    Some(options.as_str()),
-                )
-                .unwrap();
-                drop(fuse);
-                complains(
-                    system,
-                    &["status"],
-                    3,
-                    "/var/cache/pacman: cannot look at: Transport endpoint is not connected",
-                );
+                ended(&system.path(DATABASE));
+                let complaint =
+                    "/var/lib/pacman: cannot look at: Transport endpoint is not connected";
+                complains(system, &["unlock"], 3, complaint);
+                assert!(system.is_read_only("/usr"));
             });
         },
     ),
+    ("status says how full a tmpfs is", || {
+        System::with(STRICT, |system| {
+            closed(system);
+            in_memory(system, CACHE, "size=64m");
+            let text = does(system, &["status"]);
+            assert!(
+                text.contains("/var/cache/pacman: 0 of 64 MiB used\n"),
+                "{text}"
+            );
+        });
+    }),
     (
         "a line of the mount table that is none is to be reported",
         || {
@@ -375,6 +352,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     "usr_policy_mode The mode that the policy asks for; 0 in all of them where that could not be read.",
                     "usr_policy_verdict The most serious verdict of all findings.",
                     "usr_policy_finding Findings by what they are about, and how that fares.",
+                    "usr_policy_tmpfs_size_bytes What a tmpfs of the policy can hold, in bytes; 0 where it has no limit.",
+                    "usr_policy_tmpfs_used_bytes What of that is used.",
                     "usr_policy_lock Whether the package database is to be locked now, and by which row of the lock table.",
                     "usr_policy_window Whether /usr is open on purpose, by usr-policy unlock.",
                     "usr_policy_window_end_timestamp_seconds When /usr is closed again, in seconds since 1970; missing where no time was given.",

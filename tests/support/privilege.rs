@@ -1,7 +1,7 @@
 //! Root and mounts for tests that need no machine of their own: nothing that they mount is seen outside, or outlives them.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
@@ -115,6 +115,19 @@ pub fn has_fuse() -> bool {
 /// # Panics
 /// Where the kernel refuses.
 pub fn hung(at: &Path) {
+    // Nobody reads from it, and while it is open nobody else is told.
+    std::mem::forget(fuse(at));
+}
+
+/// Mounts what has ended: each look at it fails.
+///
+/// # Panics
+/// Where the kernel refuses.
+pub fn ended(at: &Path) {
+    drop(fuse(at));
+}
+
+fn fuse(at: &Path) -> File {
     let mut options = OpenOptions::new();
     let fuse = options.read(true).write(true).open("/dev/fuse").unwrap();
     let options = format!(
@@ -130,6 +143,5 @@ pub fn hung(at: &Path) {
         Some(options.as_str()),
     )
     .unwrap();
-    // Nobody reads from it, and while it is open nobody else is told.
-    std::mem::forget(fuse);
+    fuse
 }

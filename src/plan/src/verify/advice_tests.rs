@@ -102,6 +102,10 @@ fn why_it_matters_is_said_of_every_topic() {
             Topic::Hidden,
             "it takes room on the disk, and no program sees it",
         ),
+        (
+            Topic::Attribute,
+            "chattr +i makes copies and upgrades fail, and systemd-sysext among them",
+        ),
     ] {
         assert_eq!(topic.why(), why);
     }
@@ -203,6 +207,16 @@ fn what_lies_around_a_rule_says_what_to_do_with_it() {
         Verdict::Unknown,
         "/usr",
         "read-only while extensions are merged; what lies beneath them cannot be seen, and may be writable",
+        "systemd-sysext unmerge, and ask again",
+    );
+    let without_parent =
+        "1 0 0:1 / / rw - ext4 a rw\n3 9 0:3 / /usr ro - overlay sysext ro,lowerdir=/usr\n";
+    let report = of("", without_parent, |seen| seen.places[0].mount_id = Some(3));
+    advises(
+        &report,
+        Verdict::Unknown,
+        "/usr",
+        "read-only while extensions are merged; what lies beneath them is not in the mount table of PID 1, and may be writable",
         "systemd-sysext unmerge, and ask again",
     );
     let subvolume = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 /@usr /usr rw - btrfs b rw\n";
@@ -565,5 +579,110 @@ fn who_has_undone_a_rule_comes_with_the_way_to_undo_that() {
         "/usr",
         "/etc/systemd/sysext.conf asks for it, with Mutable=yes",
         "write Mutable=no in /etc/systemd/sysext.conf, and merge again",
+    );
+}
+
+#[test]
+fn what_is_nearly_full_says_what_to_do_about_it() {
+    let path = point("/var/tmp");
+    let report = closed(|seen| {
+        seen.fills.push(Fill {
+            path,
+            size: 100,
+            used: 95,
+            inodes: 10,
+            used_inodes: 1,
+        });
+    });
+    let mut findings = report.findings.iter();
+    let full = findings.find(|finding| finding.topic == Topic::Fill);
+    assert_eq!(
+        full.expect("a finding").remedy,
+        "remove what is not needed there, or give it more: size= in its rule, and mount -o remount,size=SIZE /var/tmp until the next boot"
+    );
+}
+
+#[test]
+fn what_the_next_initramfs_leaves_out_says_so_in_whole() {
+    let file = |path: &str, text: &str| ConfigFile {
+        path: path.into(),
+        text: text.into(),
+    };
+    let hooks = file("/etc/mkinitcpio.conf", "HOOKS=(base udev)\n");
+    let report = closed(|seen| {
+        seen.events = Event::parse(b"5 early /usr read-only");
+        seen.system.builders.has_mkinitcpio = true;
+        seen.system.builders.mkinitcpio = [hooks].into();
+    });
+    warns(
+        &report,
+        "/etc/mkinitcpio.conf",
+        "has no usr-policy in HOOKS, and the initramfs that ran had it: from the next one that mkinitcpio makes, /usr is writable until the real root",
+        "add usr-policy to HOOKS there",
+    );
+    let omits = file("/etc/dracut.conf", "omit_dracutmodules+=\" usr-policy \"\n");
+    let with_dracut = |event: &[u8]| {
+        closed(|seen| {
+            seen.events = Event::parse(event);
+            seen.system.builders.has_dracut = true;
+            seen.system.builders.dracut = [omits.clone()].into();
+        })
+    };
+    warns(
+        &with_dracut(b"5 early /usr read-only"),
+        "/etc/dracut.conf",
+        "leaves usr-policy out by omit_dracutmodules, and the initramfs that ran had it: from the next one that dracut makes, /usr is writable until the real root",
+        "change omit_dracutmodules there",
+    );
+    warns(
+        &with_dracut(b"5 host /usr read-only"),
+        "/usr",
+        "read-only, but late, since 0.000 s after the kernel started (host stage, when services may have been running)",
+        "omit_dracutmodules in /etc/dracut.conf leaves usr-policy out of the initramfs: change that, and rebuild it with dracut --force",
+    );
+}
+
+#[test]
+fn what_may_never_answer_is_said_not_to_be_looked_at() {
+    let report = of("", &[CLOSED, OVERLAY].concat(), |seen| {
+        let mut unseen = extension("/run/extensions/x", Content::Unseen);
+        unseen.target = Some("/mnt/far/x".to_owned());
+        seen.sysext.merged = Some(["x".to_owned()].into());
+        seen.sysext.extensions.push(unseen);
+    });
+    advises(
+        &report,
+        Verdict::NotApplicable,
+        "/run/extensions/x",
+        "/run/extensions/x, a link to /mnt/far/x is not looked at: it lies on a network or FUSE file system or an automount, which may never answer",
+        "",
+    );
+    advises(
+        &report,
+        Verdict::NotApplicable,
+        "x",
+        "merged from /run/extensions/x, a link to /mnt/far/x, which is not looked at",
+        "",
+    );
+}
+
+#[test]
+fn a_mutable_mode_of_the_command_line_is_named() {
+    let mutable = "3 2 0:3 / /usr rw - overlay sysext rw,lowerdir=/usr,upperdir=/x\n";
+    let report = of("", &[CLOSED, mutable].concat(), |seen| {
+        let words = b"usrpolicy=strict systemd.setenv=SYSTEMD_SYSEXT_MUTABLE_MODE=yes";
+        seen.system.cmdline = Cmdline::parse(words);
+        let service = Unit {
+            name: "systemd-sysext.service".to_owned(),
+            ..Unit::default()
+        };
+        seen.system.units.push(service);
+    });
+    advises(
+        &report,
+        Verdict::Broken,
+        "/usr",
+        "extensions are merged with a writable layer over it, /x; systemd.setenv= on the kernel command line asks for it, with yes",
+        "take that out of systemd.setenv= on the kernel command line, systemctl daemon-reload, and merge again",
     );
 }
