@@ -542,7 +542,7 @@ const TESTS: &[(&str, fn())] = &[
             Machine::with(|machine| {
                 machine.write("/verify", "");
                 let boot = machine.boot(STRICT);
-                let holds = "  holds    /usr               read-only since pre-init\n";
+                let holds = "  holds    /usr               read-only since pre-init (init stage, ";
                 assert!(boot.said().contains(holds), "{}", boot.said());
                 assert!(!boot.said().contains("/usr-policy-init"), "{}", boot.said());
 
