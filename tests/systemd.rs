@@ -110,14 +110,20 @@ const OTHERS: &[(&str, fn())] = &[
                 Case::named("strict-closes-usr-and-the-database-and-puts-the-rest-in-memory");
             let both = together(&case.recorded().output, in_the_real_root(&case));
             let said = |order: &str| {
-                let unit =
-                    format!("{order}\nRequires=boot-complete.target\nAfter=boot-complete.target");
-                with_service(
-                    both.clone(),
-                    "test-bless.service",
-                    &unit,
-                    "multi-user.target",
-                )
+                let service = format!(
+                    "[Unit]\n{order}\nRequires=boot-complete.target\nAfter=boot-complete.target\n\
+                     [Service]\nType=oneshot\nExecStart=/bin/true\n"
+                );
+                let mut tree = both.clone();
+                tree.insert(
+                    "normal/test-bless.service".into(),
+                    Entry::File(service.into_bytes()),
+                );
+                tree.insert(
+                    "normal/multi-user.target.wants/test-bless.service".into(),
+                    Entry::Link("../test-bless.service".into()),
+                );
+                Units::new(&tree).verify(&TARGETS)
             };
             assert_eq!(said("DefaultDependencies=no"), "");
             assert_eq!(said("After=multi-user.target"), "");
@@ -126,27 +132,6 @@ const OTHERS: &[(&str, fn())] = &[
             assert!(cycle.contains("ordering cycle"), "{cycle}");
         },
     ),
-    ("what ZFS mounts without units comes first", || {
-        install_over_usr();
-        let case = Case::named("strict-closes-usr-and-the-database-and-puts-the-rest-in-memory");
-        let both = together(&case.recorded().output, in_the_real_root(&case));
-        let said = |order: &str| {
-            let unit = format!("DefaultDependencies=no\n{order}");
-            with_service(both.clone(), "zfs-mount.service", &unit, "local-fs.target")
-        };
-        assert_eq!(
-            said("After=systemd-remount-fs.service\nBefore=local-fs.target"),
-            ""
-        );
-        for later in [
-            "var-tmp.mount",
-            "var-cache-pacman.mount",
-            "usr-policy-lock.service",
-        ] {
-            let cycle = said(&format!("After={later}"));
-            assert!(cycle.contains("ordering cycle"), "{later}: {cycle}");
-        }
-    }),
     (
         "systemd-fstab-generator would write a unit of ours if we did not leave it to fstab",
         the_real_generator_writes,
@@ -167,20 +152,6 @@ fn install_over_usr() {
         Some(options),
     )
     .unwrap();
-}
-
-/// What systemd-analyze says of the units with one more service, which a target wants.
-fn with_service(mut tree: Tree, name: &str, unit: &str, target: &str) -> String {
-    let text = format!("[Unit]\n{unit}\n[Service]\nType=oneshot\nExecStart=/bin/true\n");
-    tree.insert(
-        format!("normal/{name}").into(),
-        Entry::File(text.into_bytes()),
-    );
-    tree.insert(
-        format!("normal/{target}.wants/{name}").into(),
-        Entry::Link(format!("../{name}").into()),
-    );
-    Units::new(&tree).verify(&TARGETS)
 }
 
 /// Where systemd finds units, in its order.

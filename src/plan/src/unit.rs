@@ -237,10 +237,6 @@ pub fn unit_tree(plan: &Plan, normal: &[u8]) -> (UnitTree, Vec<TooLong>) {
 const LOCAL: &str = "local-fs.target";
 const REMOTE: &str = "remote-fs.target";
 
-/// Mounts data sets without units of their own, and would mount /var over what is below it already.
-/// Source: OpenZFS etc/systemd/system/zfs-mount.service.in.
-const ZFS_MOUNT: &str = "zfs-mount.service";
-
 fn target_of(mount: &PlannedMount) -> &'static str {
     if mount.is_from_network { REMOTE } else { LOCAL }
 }
@@ -398,7 +394,7 @@ fn mount_unit_text(plan: &Plan, mount: &PlannedMount, unit: &str) -> Vec<u8> {
         }
         (_, Treatment::Tmpfs(_)) => {
             // nofail takes away the order that mount units have by themselves.
-            text.set("After", &[APPLY_SERVICE, " ", ZFS_MOUNT].concat())
+            text.set("After", APPLY_SERVICE)
                 .set("Before", target_of(mount));
         }
         _ => {
