@@ -24,19 +24,26 @@ pub(crate) fn run() -> Result<(), Failed> {
     let mut known = None;
     let mut is_asked = true;
     let mut is_pending = false;
-    let mut delay = 0;
+    // When, and how long after it had failed.
+    let mut retry: Option<(u64, u64)> = None;
     loop {
         let planned = Planned::read("/".into())?;
         let looked = Looked::at(&planned);
         if is_asked || known != Some(looked.is_merged) {
             // What failed was logged, and is tried again: not at each mount of a machine with many, and less and less often.
             let left = if let Ok(left) = once(By::Follower) {
-                delay = 0;
+                retry = None;
                 left
             } else {
-                delay = (2 * delay).clamp(FIRST_DELAY, LAST_DELAY);
+                // News are a reason to try again soon.
+                let delay = match retry {
+                    Some((at, delay)) if at <= now() => LAST_DELAY.min(2 * delay),
+                    _ => FIRST_DELAY,
+                };
+                let at = now().saturating_add(delay);
+                retry = Some((at, delay));
                 Left {
-                    until: Some(now().saturating_add(delay)),
+                    until: Some(at),
                     is_merged: Some(looked.is_merged),
                     pending: None,
                 }

@@ -1,15 +1,17 @@
 //! The follower at rest, and while extensions are refreshed again and again.
 
 use std::env;
-use std::fs::{File, create_dir_all, remove_dir_all};
+use std::fs::{File, create_dir_all, remove_dir_all, remove_file};
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::mount::{MntFlags, umount2};
 use usr_policy_tests::system::{Follower, System, becomes};
 
 use crate::STRICT;
+use crate::apply::merge;
 use crate::lock::{DATABASE, seen, sync};
 
 /// For so many seconds it must not wake up.
@@ -101,6 +103,20 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 sleep(Duration::from_millis(200));
                 assert!((1..=3).contains(&complaints()), "{}", complaints());
                 becomes("it is tried again", || complaints() >= 2);
+                // News are a reason to try again soon, however often it has failed.
+                for _ in 0..8 {
+                    merge(system, None);
+                    becomes("the merge is seen", || seen(system, "extensions merged"));
+                    umount2(&system.path("/usr"), MntFlags::MNT_DETACH).unwrap();
+                    becomes("the unmerge is seen", || {
+                        seen(system, "extensions unmerged")
+                    });
+                }
+                merge(system, None);
+                becomes("the merge is seen", || seen(system, "extensions merged"));
+                remove_file(&database).unwrap();
+                create_dir_all(database.join("local")).unwrap();
+                becomes("it is locked", || system.is_read_only(DATABASE));
             });
         },
     ),

@@ -84,7 +84,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "a database behind a link is judged where it lies: what is mounted in it, doubled over it, or shows it elsewhere",
         || {
             type Change = fn(&System);
-            let changes: [(Change, i32, &str, &str); 4] = [
+            let changes: [(Change, i32, &str, &str); 5] = [
                 (|_| {}, 0, "holds", "locked: pacman can read it"),
                 (
                     |system| tmpfs(&system.path("/srv/pacman/local"), ""),
@@ -99,6 +99,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     "locked more than once",
                 ),
                 (
+                    |system| system.does(&["mount", "-o", "remount,bind,rw", "/srv/pacman"]),
+                    1,
+                    "BROKEN",
+                    "the read-only flag of its mount was taken away, by whom is not known",
+                ),
+                (
                     |system| bind(&system.path("/srv"), &system.path("/mnt")),
                     0,
                     "warning",
@@ -109,7 +115,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 System::with(STRICT, |system| {
                     fs::create_dir_all(system.path("/srv/pacman/local")).unwrap();
                     fs::remove_dir_all(system.path(DATABASE)).unwrap();
-                    symlink("/srv/pacman", system.path(DATABASE)).unwrap();
+                    symlink("../../srv/pacman", system.path(DATABASE)).unwrap();
                     closed(system);
                     change(system);
                     let report = Report::of(system);

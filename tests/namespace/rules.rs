@@ -153,8 +153,13 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         || {
             System::with(STRICT, |system| {
                 assert_eq!(system.early().0, 0);
-                tmpfs(&system.path("/var"), "mode=0755");
-                Report::of(system).says("/var", "holds", "writable");
+                tmpfs(&system.path("/var"), "mode=0755,size=1m");
+                fs::create_dir_all(system.path("/var/tmp")).unwrap();
+                system.write("/var/full", &"x".repeat(1 << 20));
+                let report = Report::of(system);
+                report.says("/var", "holds", "writable");
+                // It has no size that the policy asks for.
+                assert!(!report.text.contains("nearly full"), "{}", report.text);
             });
             System::with(STRICT, |system| {
                 fs::remove_dir_all(system.path("/var")).unwrap();

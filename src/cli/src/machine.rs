@@ -101,7 +101,10 @@ pub(crate) fn is_read_only(root: &Root, path: &str) -> Result<bool, Failure> {
 
 /// Closes what is to be closed, in the one way in which everything is; whether that was done.
 pub(crate) fn sync() -> Result<bool, Failure> {
-    let status = Command::new(BOOT_PROGRAM).arg("sync").status();
+    let mut command = Command::new(BOOT_PROGRAM);
+    // Who has it in his environment is not told by PID 1 that this is a container; see `in_container`.
+    command.arg("sync").env_remove("SYSTEMD_VIRTUALIZATION");
+    let status = command.status();
     status
         .map(|status| status.success())
         .map_err(|error| Failure::new(BOOT_PROGRAM, "cannot run", error))

@@ -95,8 +95,7 @@ impl MountInfo {
 
     /// Whether a look at what lies there may wait for a server, a program or an automount, which may never answer.
     /// Source: fuse(4), autofs(5).
-    #[must_use]
-    pub fn may_wait(&self) -> bool {
+    fn may_wait(&self) -> bool {
         let of_programs: [&[u8]; 3] = [b"fuse", b"autofs", b"9p"];
         let fs_type = self.fs_type.split(|&byte| byte == b'.').next();
         of_programs.iter().any(|one| Some(*one) == fs_type) || needs_network(&self.fs_type, [])
@@ -186,6 +185,18 @@ impl MountTable {
     #[must_use]
     pub fn holding(&self, path: &MountPoint) -> Option<&MountInfo> {
         self.way_to(path).pop()
+    }
+
+    /// Whether a look at what lies at `path` may wait for ever: it is held by a mount that may, and by another one than
+    /// `beside`, which was looked at already.
+    #[must_use]
+    pub fn may_wait_at(&self, path: &MountPoint, beside: &MountPoint) -> bool {
+        let is_beside = |mount: &MountInfo| {
+            let beside = self.holding(beside);
+            beside.is_some_and(|beside| beside.mount_id == mount.mount_id)
+        };
+        self.holding(path)
+            .is_some_and(|mount| mount.may_wait() && !is_beside(mount))
     }
 
     /// Returns the mounts stacked at `mount_point`, lowest first, the visible one last.
@@ -365,6 +376,26 @@ mod tests {
             stack.last().copied()
         );
         stack
+    }
+
+    #[test]
+    fn what_may_wait_is_not_looked_at_but_where_that_was_done_already() {
+        let mounts = table(
+            "1 0 0:1 / / rw - nfs4 server:/root rw\n2 1 0:2 / /home rw - fuse.sshfs far: rw\n\
+             3 1 0:3 / /boot rw - autofs systemd-1 rw\n4 1 0:4 / /opt rw - virtiofs opt rw\n5 1 0:5 / /srv rw - 9p srv rw\n",
+        );
+        for (path, may_wait) in [
+            ("/etc/pacman.d/own.conf", false),
+            ("/home/me/own.conf", true),
+            ("/boot/own.conf", true),
+            ("/opt/own.conf", false),
+            ("/srv", true),
+        ] {
+            let found = mounts.may_wait_at(&point(path), &point("/etc/pacman.conf"));
+            assert_eq!(found, may_wait, "{path}");
+        }
+        assert!(mounts.may_wait_at(&point("/etc"), &point("/opt")));
+        assert!(!mounts.may_wait_at(&point("/home/a"), &point("/home/b")));
     }
 
     #[test]

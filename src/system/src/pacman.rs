@@ -1,5 +1,6 @@
 //! What pacman finds: its configuration, and whether our hook is one of those that it runs.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{OFlags, fstat};
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::mountinfo::MountInfo;
+use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::package_manager::{GUARD, GUARD_HOOK, GUARD_NAME};
 use usr_policy_plan::pacman_conf::PacmanConf;
 use usr_policy_plan::pattern::{is_pattern, matches};
@@ -33,25 +34,29 @@ pub fn pacman_conf(root: &Root) -> PacmanConf {
     let Some(file) = read(PACMAN_CONF.to_owned()) else {
         return PacmanConf::default();
     };
+    let mounts = OnceCell::new();
     PacmanConf::parse(&file, &mut |pattern| {
         let Ok(pattern) = std::str::from_utf8(pattern) else {
             return Vec::new();
         };
-        if may_wait(pattern) {
+        let mounts = mounts.get_or_init(|| mount_table().unwrap_or_default());
+        if may_wait(mounts, root, pattern) {
             return Vec::new();
         }
         expand(root, pattern).into_iter().filter_map(read).collect()
     })
 }
 
-/// Whether what lies there may be long in coming.
-fn may_wait(pattern: &str) -> bool {
-    let fixed = pattern
-        .split('/')
-        .take_while(|part| !is_pattern(part.as_bytes()));
-    let path = MountPoint::seen(fixed.collect::<Vec<_>>().join("/").as_bytes());
-    match (path, mount_table()) {
-        (Ok(path), Ok(table)) => table.holding(&path).is_some_and(MountInfo::may_wait),
+/// Whether what lies there may be long in coming, and pacman.conf was not.
+fn may_wait(mounts: &MountTable, root: &Root, pattern: &str) -> bool {
+    let parts = pattern.split('/');
+    let fixed = parts.take_while(|part| !is_pattern(part.as_bytes()));
+    let in_table = |path: &str| MountPoint::seen(root.join(path).as_os_str().as_bytes());
+    match (
+        in_table(&fixed.collect::<Vec<_>>().join("/")),
+        in_table(PACMAN_CONF),
+    ) {
+        (Ok(path), Ok(beside)) => mounts.may_wait_at(&path, &beside),
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -34,11 +34,8 @@ const ASKED: u32 = 100;
 fn lock_file(path: &str) -> io::Result<File> {
     make_parent(path)?;
     let mut options = OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
+    options.create(true).truncate(false).write(true);
+    let file = options.mode(0o600).open(path)?;
     // Also one that is there already.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
@@ -65,7 +62,19 @@ pub fn follow() -> Result<File, Failure> {
 /// Whether somebody follows merges; `None` where that cannot be told.
 #[must_use]
 pub fn is_followed(root: &Root) -> Option<bool> {
-    match root.open_at(FOLLOWING, OFlags::RDONLY) {
+    is_locked(root, FOLLOWING)
+}
+
+/// Whether one of our programs may be changing mounts or state; `None` where that cannot be told. Who wants the turn asks again
+/// and again, so nobody minds that this has it for a moment.
+#[must_use]
+pub fn is_taken(root: &Root) -> Option<bool> {
+    is_locked(root, TURN)
+}
+
+/// Whether somebody has a file locked, for which one must be allowed to read it.
+fn is_locked(root: &Root, path: &str) -> Option<bool> {
+    match root.open_at(path, OFlags::RDONLY) {
         Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(Errno::AGAIN) => Some(true),
             Ok(()) => Some(false),

@@ -6,6 +6,7 @@ use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::Fill;
 use usr_policy_system::root::Root;
+use usr_policy_system::seen::mount_of;
 
 /// What statfs(2) says of the type of a tmpfs.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
@@ -22,7 +23,9 @@ pub(super) fn fills(plan: &Plan, root: &Root) -> Vec<Fill> {
 fn fill(root: &Root, path: &MountPoint) -> Option<Fill> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let directory = root.open_at(&path.to_string(), flags).ok()?;
-    if fstatfs(&directory).ok()?.f_type != TMPFS_MAGIC {
+    // Another one's, such as that of a volatile /var, has a size of its own.
+    let is_its_own = mount_of(&directory).is_ok_and(|mount| mount.is_its_root);
+    if fstatfs(&directory).ok()?.f_type != TMPFS_MAGIC || !is_its_own {
         return None;
     }
     let stat = fstatvfs(&directory).ok()?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, OFlags, StatxAttributes, StatxFlags, accessat};
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::mountinfo::{MountInfo, MountTable};
+use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::octal;
 use usr_policy_plan::plan::{Plan, PlannedMount};
 use usr_policy_plan::policy::Treatment;
@@ -84,8 +84,7 @@ fn standing(plan: &Plan, root: Option<&Root>, mounts: &MountTable) -> Vec<Standi
             continue;
         };
         // The kernel shows the path that the process sees, and a look at what lies there can wait for ever.
-        let may_wait = || mounts.holding(&at).is_some_and(MountInfo::may_wait);
-        if namespace(&process).ok() != first || may_wait() {
+        if namespace(&process).ok() != first || mounts.may_wait_at(&at, of) {
             continue;
         }
         let can_write = accessat(CWD, &cwd, Asked::WRITE_OK, AtFlags::EACCESS).is_ok();

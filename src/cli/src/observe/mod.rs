@@ -7,7 +7,6 @@ mod initramfs;
 mod layers;
 mod sysext;
 mod system;
-mod turn;
 mod units;
 
 use std::fs;
@@ -165,7 +164,7 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let events = Event::parse(&record(EVENTS));
     let state = State::parse(&record(STATE));
     // Between the two looks at the table and the state: whoever had it before has changed one of them.
-    let is_changing = root.is_some_and(turn::is_taken);
+    let is_changing = root.is_some_and(|root| state::is_taken(root) != Some(false));
     Ok(Observed {
         mounts,
         database_at,

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs};
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::mountinfo::{MountInfo, MountTable};
+use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::verify::{
     Access, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext,
@@ -154,8 +154,11 @@ fn may_wait(mounts: &MountTable, directory: &str, target: &str) -> bool {
             component => path.push(component),
         }
     }
-    MountPoint::seen(path.as_os_str().as_bytes())
-        .is_ok_and(|path| mounts.holding(&path).is_some_and(MountInfo::may_wait))
+    let seen = |path: &[u8]| MountPoint::seen(path);
+    match (seen(path.as_os_str().as_bytes()), seen(b"/")) {
+        (Ok(path), Ok(root)) => mounts.may_wait_at(&path, &root),
+        _ => false,
+    }
 }
 
 fn kind(file: &OwnedFd) -> FileType {

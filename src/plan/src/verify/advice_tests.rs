@@ -657,11 +657,22 @@ fn what_may_never_answer_is_said_not_to_be_looked_at() {
         "/run/extensions/x, a link to /mnt/far/x is not looked at: it lies on a network or FUSE file system or an automount, which may never answer",
         "",
     );
+    warns(
+        &report,
+        "x",
+        "merged from /run/extensions/x, a link to /mnt/far/x: a directory on a file system that may stop answering, and what changes there changes /usr at once",
+        "make an image of it, or put it on a read-only file system of this machine",
+    );
+    let report = of("", &[CLOSED, OVERLAY].concat(), |seen| {
+        let image = extension("/run/extensions/x.raw", Content::Unseen);
+        seen.sysext.merged = Some(["x".to_owned()].into());
+        seen.sysext.extensions.push(image);
+    });
     advises(
         &report,
         Verdict::NotApplicable,
         "x",
-        "merged from /run/extensions/x, a link to /mnt/far/x, which is not looked at",
+        "merged from /run/extensions/x.raw, which is not looked at",
         "",
     );
 }

@@ -52,6 +52,18 @@ impl Unit {
             .find(|file| !file.is_drop_in && file.text.is_empty())
     }
 
+    /// The file by which a mount can be written; `None` where it cannot, or no file says what is mounted.
+    pub(super) fn mounts_writable(&self) -> Option<&str> {
+        let (values, _) = self.values("Mount", "Options");
+        let Some(last) = values.last() else {
+            // A fragment without options mounts writable; a unit without a fragment is whatever is mounted.
+            let fragment = self.parts.iter().find(|file| !file.is_drop_in);
+            return fragment.map(|file| file.path.as_str());
+        };
+        let mut options = last.value.split(|&byte| byte == b',');
+        (!options.any(|option| option == b"ro")).then_some(last.path)
+    }
+
     /// The values of a key that are in force: an empty one takes back those before it. In the second the last file that has
     /// the key at all.
     pub(super) fn values(&self, section: &str, key: &str) -> (Vec<Setting<'_>>, Option<&str>) {
@@ -172,26 +184,13 @@ impl Judge<'_> {
                 self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
             }
         } else if self.is_to_be_read_only(&unit.name) {
-            let (values, _) = unit.values("Mount", "Options");
-            let Some(last) = values.last() else {
-                // A fragment without options mounts writable; a unit without a fragment is whatever is mounted.
-                let by_hand = unit.parts.iter().find(|file| !file.is_drop_in);
-                if let Some(file) = by_hand.filter(|file| is_by_administrator(&file.path)) {
-                    self.mounts_writable(&unit.name, &file.path);
-                }
-                return;
-            };
-            let mut options = last.value.split(|&byte| byte == b',');
-            if is_by_administrator(last.path) && !options.any(|option| option == b"ro") {
-                self.mounts_writable(&unit.name, last.path);
+            let path = unit.mounts_writable();
+            if let Some(path) = path.filter(|path| is_by_administrator(path)) {
+                let what = format!("makes {} a mount that can be written", unit.name);
+                let remedy = "write ro in its Options=, then systemctl daemon-reload";
+                self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
             }
         }
-    }
-
-    fn mounts_writable(&mut self, unit: &str, path: &str) {
-        let what = format!("makes {unit} a mount that can be written");
-        let remedy = "write ro in its Options=, then systemctl daemon-reload";
-        self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
     }
 
     /// What is lost with a unit; `None` where something else does the same.

@@ -414,12 +414,21 @@ impl<'a> Judge<'a> {
                     format!("merged from {from}: an image"),
                     "",
                 ),
-                Content::Unseen => self.find(
+                Content::Unseen if extension.path.as_bytes().ends_with(b".raw") => self.find(
                     Verdict::NotApplicable,
                     Topic::Sysext,
                     name,
                     format!("merged from {from}, which is not looked at"),
                     "",
+                ),
+                Content::Unseen => self.find(
+                    Verdict::Warning,
+                    Topic::Sysext,
+                    name,
+                    format!(
+                        "merged from {from}: a directory on a file system that may stop answering, and what changes there changes /usr at once"
+                    ),
+                    "make an image of it, or put it on a read-only file system of this machine",
                 ),
                 Content::Mask | Content::LeadsNowhere => self.find(
                     Verdict::Warning,

@@ -7,7 +7,6 @@ use super::judge::Judge;
 use super::next_boot::{REMOUNT_SERVICE, UnitPart};
 use super::sysext::is_mutable;
 use super::{Event, OPENED};
-use crate::config::{self, Assignment};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount};
@@ -24,18 +23,6 @@ impl UnitPart {
         GENERATED
             .iter()
             .any(|directory| self.path.starts_with(directory))
-    }
-
-    /// Whether it mounts something and does not say read-only.
-    fn mounts_writable(&self) -> bool {
-        let (assignments, _) = config::parse(&self.text);
-        let is_options = |one: &&Assignment<'_>| one.section == b"Mount" && one.key == b"Options";
-        let options = assignments.iter().rfind(is_options);
-        options.is_some_and(|one| {
-            !one.value
-                .split(|&byte| byte == b',')
-                .any(|option| option == b"ro")
-        })
     }
 }
 
@@ -76,9 +63,12 @@ impl Judge<'_> {
         let has_own_file_system =
             top.mount_point == *path && !self.observed.mounts.is_self_bind(path);
         if has_own_file_system {
+            let writable = self
+                .unit_named("usr.mount")
+                .and_then(|unit| unit.mounts_writable());
             if let Some(file) = self
                 .files_of("usr.mount")
-                .find(|file| !file.is_generated() && file.mounts_writable())
+                .find(|file| !file.is_generated() && Some(file.path.as_str()) == writable)
             {
                 return Undone::new(
                     format!("{} mounts it without ro", file.path),
@@ -158,7 +148,8 @@ impl Judge<'_> {
             && let Some(place) = self.place(path)
             && let Some(top) = self.observed.mount_at(place)
         {
-            return unknown(path, top);
+            let real = self.observed.database_at.as_ref().unwrap_or(path);
+            return unknown(real, top);
         }
         let unit = unit_of(path).unwrap_or_default();
         self.never_closed(path, &[&unit, LOCK_SERVICE])

@@ -319,6 +319,19 @@ fn a_unit_of_the_administrator_that_mounts_usr_writable_is_named() {
         let remedy = "write ro in its Options=, then systemctl daemon-reload";
         assert_eq!(finding.remedy == remedy, is_named, "{finding:#?}");
     }
+    // What another one takes back has mounted nothing.
+    let overridden = "/etc/systemd/system/usr.mount.d/10-mine.conf";
+    let report = Undoing {
+        table: OWN,
+        units: &[
+            (overridden, "[Mount]\nOptions=rw\n"),
+            (drop_in, "[Mount]\nOptions=ro\n"),
+            generated,
+        ],
+        ..NOTHING
+    }
+    .report();
+    assert!(!about(&report, "/usr").what.contains("mounts it without ro"));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 
 use super::judge::Judge;
 use super::layers::some_of;
-use super::{Access, Caller, Kind, Place, Topic, Verdict};
+use super::{Access, Caller, Follower, Kind, Place, Topic, Verdict};
+use crate::unit::FOLLOW_SERVICE;
 
 impl Judge<'_> {
     /// The witnesses that could not be asked; `None` where all could.
@@ -24,12 +25,16 @@ impl Judge<'_> {
         let access = at(&|place| place.access == Access::NoWitness);
         let statvfs = at(&|place| place.statvfs_read_only.is_none());
         let second = &self.observed.layers.second;
+        let has_no_answer = self.observed.follower == Follower::Unknown
+            && self.observed.system.runs_systemd == Some(true)
+            && self.plan.database().is_some();
         let missing: Vec<String> = [
             access.map(|paths| format!("faccessat at {paths}")),
             statvfs.map(|paths| format!("statvfs at {paths}")),
             second
                 .is_none()
                 .then(|| "a second reading of the mount table".into()),
+            has_no_answer.then(|| FOLLOW_SERVICE.into()),
         ]
         .into_iter()
         .flatten()
