@@ -46,6 +46,9 @@ pub const WRITABLE_EXTENSION: &str =
 /// The boot program is gone, and with it what follows a merge.
 pub const NO_FOLLOWER: &str = "is not running: a merge by hand would not lock the database";
 
+/// What is said of a path whose files another one shows, too.
+const OTHER_WAY: &str = "the same files can be written at ";
+
 /// In every boot: what is warned of is what the case declares, and a write to a path that something is said of meets just
 /// that. Nothing to compare with, where the program is not installed.
 pub fn agrees(seen: &Observed, verdict: Verdict) -> Vec<String> {
@@ -112,8 +115,9 @@ fn meets_writers(seen: &Observed, said: &Said) -> Answer<()> {
         let about = |line: &&str| {
             let mut words = line.split_whitespace();
             let verdict = words.next();
-            // A promise that does not apply, or cannot be told, is no claim.
-            verdict != Some("-") && verdict != Some("unknown") && words.next() == Some(path)
+            // A promise that does not apply, or cannot be told, is no claim; and one about another way is none about this.
+            let is_claim = !matches!(verdict, Some("-" | "unknown")) && !line.contains(OTHER_WAY);
+            is_claim && words.next() == Some(path)
         };
         let Some(line) = findings(&said.stdout).find(about) else {
             continue;
