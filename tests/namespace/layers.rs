@@ -365,7 +365,6 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "without the rights of root it is said once that less was seen",
         || {
             if !has_other_users() {
-                eprintln!("skipped: there is no second user in this user namespace");
                 return;
             }
             System::with(STRICT, |system| {

@@ -29,17 +29,19 @@ pub fn become_root() {
     panic!("unshare: {error}; these tests mount: run them as root, or install util-linux");
 }
 
-/// Whether other users than root exist here: in some user namespaces there are none.
+/// Whether other users than root exist here: in some user namespaces there are none. Says so where not.
 #[must_use]
 pub fn has_other_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let counts = map
         .lines()
         .filter_map(|line| line.split_whitespace().nth(2));
-    counts
-        .filter_map(|count| count.parse::<u64>().ok())
-        .sum::<u64>()
-        > 65534
+    let users: u64 = counts.filter_map(|count| count.parse::<u64>().ok()).sum();
+    let has = users > 65534;
+    if !has {
+        eprintln!("skipped: there is no second user in this user namespace");
+    }
+    has
 }
 
 /// Calls a function in a thread with a mount namespace of its own; the processes that it starts share that.
@@ -105,7 +107,7 @@ pub fn bind_itself(at: &Path, flags: MsFlags) {
 pub fn has_fuse() -> bool {
     let has = Path::new("/dev/fuse").exists();
     if !has {
-        eprintln!("no /dev/fuse: nothing here that does not answer");
+        eprintln!("skipped: no /dev/fuse: nothing here that does not answer");
     }
     has
 }
