@@ -301,8 +301,7 @@ fn units() {
         cmdline: Cmdline::parse(b"usrpolicy=strict"),
         ..Facts::default()
     };
-    let (tree, failures) = unit_tree(&Plan::new(&facts), b"/run/systemd/generator");
-    assert!(failures.is_empty());
+    let tree = unit_tree(&Plan::new(&facts), b"/run/systemd/generator");
     let written: BTreeSet<String> = tree
         .iter()
         .map(|(_, name, _)| name.split('/').next().unwrap().to_owned())

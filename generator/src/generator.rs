@@ -40,7 +40,7 @@ fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
     for problem in &plan.problems {
         error!("{problem}");
     }
-    let mut wrong = plan.problems.len();
+    let wrong = plan.problems.len();
     if plan.is_strict() {
         for bad in &plan.fstab_lines {
             warn!("{FSTAB}:{}: {}", bad.line, bad.problem);
@@ -51,11 +51,7 @@ fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
                 _ => warn!("{left_out}"),
             }
         }
-        let (tree, too_long) = unit_tree(&plan, directories.normal.as_os_str().as_bytes());
-        for name in &too_long {
-            error!("{name}");
-        }
-        wrong += too_long.len();
+        let tree = unit_tree(&plan, directories.normal.as_os_str().as_bytes());
         failures.extend(directories.write(&tree));
     }
     for failure in &failures {

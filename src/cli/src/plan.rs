@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use usr_policy_plan::difference::{self, Running};
 use usr_policy_plan::plan::{FSTAB, Plan, Seen, Stage, Step};
 use usr_policy_plan::unit::{Directory, Entry, UnitTree, unit_tree};
-use usr_policy_plan::unit_name::TooLong;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
@@ -39,9 +38,9 @@ pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
     let root = Root::open(root)?;
     let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
-    let (tree, too_long) = unit_tree(&plan, NORMAL);
+    let tree = unit_tree(&plan, NORMAL);
 
-    let mut complaints = complaints(&plan, &failures, &too_long);
+    let mut complaints = complaints(&plan, &failures);
     let exit_code = u8::from(!complaints.is_empty());
     if plan.is_strict() {
         let bad_lines = plan.fstab_lines.iter();
@@ -68,14 +67,11 @@ pub(crate) fn run(root: PathBuf, cmdline: Option<OsString>) -> Outcome {
     })
 }
 
-/// What could not be read or understood, or cannot be written.
-fn complaints(plan: &Plan, failures: &[Failure], too_long: &[TooLong]) -> Vec<String> {
+/// What could not be read or understood.
+fn complaints(plan: &Plan, failures: &[Failure]) -> Vec<String> {
     let failures = failures.iter().map(ToString::to_string);
     let problems = plan.problems.iter().map(ToString::to_string);
-    failures
-        .chain(problems)
-        .chain(too_long.iter().map(ToString::to_string))
-        .collect()
+    failures.chain(problems).collect()
 }
 
 /// What would change against the running system.
@@ -94,13 +90,13 @@ pub(crate) fn difference(cmdline: Option<OsString>) -> Outcome {
     };
     let (facts, failures) = gather(&root, &cmdline);
     let plan = Plan::new(&facts);
-    let (tree, too_long) = unit_tree(&plan, NORMAL);
+    let tree = unit_tree(&plan, NORMAL);
     let running = running(&root)?;
     let observed = observe(&plan, Depth::Shallow)?;
 
     let mut text = difference::units(&tree, &running);
     text.extend(difference::mounts(&plan, &running, &observed));
-    let mut complaints = complaints(&plan, &failures, &too_long);
+    let mut complaints = complaints(&plan, &failures);
     let is_different = !text.is_empty() || !complaints.is_empty();
     let unseen = observed.blind.iter();
     complaints

@@ -11,7 +11,6 @@ use crate::fstab::Fstab;
 use crate::plan::{FSTAB, Owner, Plan, is_switched_off, read_only_type};
 use crate::policy::Role;
 use crate::unit::{APPLY_SERVICE, BOOT_PROGRAM, FOLLOW_SERVICE, LOCK_SERVICE, VERIFY_SERVICE};
-use crate::unit_name::mount_unit;
 
 /// A unit, as the files say that the service manager has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,10 +103,7 @@ const OF_SYSTEMD: [&str; 2] = [SYSEXT_SERVICE, REMOUNT_SERVICE];
 /// The units whose files must be looked at to judge a plan.
 #[must_use]
 pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
-    let mounts = plan.mounts.iter().filter_map(|mount| {
-        let name = mount_unit(&mount.rule.mount_point).ok()?;
-        Some(name.as_str().to_string())
-    });
+    let mounts = plan.mounts.iter().map(|mount| mount.rule.unit());
     [APPLY_SERVICE, LOCK_SERVICE, FOLLOW_SERVICE, VERIFY_SERVICE]
         .into_iter()
         .chain(OF_SYSTEMD)
@@ -201,9 +197,7 @@ impl Judge<'_> {
             VERIFY_SERVICE => Some("boot-complete.target is reached without a verdict"),
             FOLLOW_SERVICE => Some("nothing locks the database when extensions are merged"),
             name => self.plan.mounts.iter().find_map(|mount| {
-                let is_it =
-                    mount_unit(&mount.rule.mount_point).is_ok_and(|own| own.as_str() == name);
-                (is_it
+                (mount.rule.unit() == name
                     && mount.owner == Owner::UsrPolicy
                     // These two are mounted by the services, whatever their units say.
                     && !matches!(mount.rule.role, Role::Usr | Role::Database))
@@ -214,9 +208,10 @@ impl Judge<'_> {
 
     fn is_to_be_read_only(&self, unit: &str) -> bool {
         let roles = [Role::Usr, Role::Database].map(|role| self.plan.mount_of(role));
-        roles.into_iter().flatten().any(|mount| {
-            mount_unit(&mount.rule.mount_point).is_ok_and(|name| name.as_str() == unit)
-        })
+        roles
+            .into_iter()
+            .flatten()
+            .any(|mount| mount.rule.unit() == unit)
     }
 
     /// Lines of fstab that mount something writable in what is to be closed, and are not mounted now: what is mounted is
