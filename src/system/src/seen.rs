@@ -22,6 +22,9 @@ const GENERATOR_DIRECTORIES: [&str; 3] = [
     "/usr/lib/systemd/system-generators",
 ];
 
+/// There while systemd is PID 1. Source: sd_booted(3).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
+
 /// Where OpenRC has its runlevels. Source: rc-update(8).
 const RUNLEVELS: &str = "/etc/runlevels";
 
@@ -214,6 +217,13 @@ fn is_locked_by_init(root: &Root) -> bool {
         })
     };
     has_systemd || has_script()
+}
+
+/// Whether the system at this root is run by systemd; `None` where that cannot be seen.
+#[must_use]
+pub fn runs_systemd(root: &Root) -> Option<bool> {
+    let found = root.directory(SYSTEMD_RUNS).ok()?;
+    Some(found.is_some())
 }
 
 /// Whether a path of the root leads to a regular file that is not empty and may be executed.

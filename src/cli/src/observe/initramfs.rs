@@ -5,7 +5,7 @@ use usr_policy_plan::verify::Builders;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::is_program;
 
-use crate::observe::units::drop_ins;
+use crate::observe::units::{drop_ins, read_file};
 
 /// The presets of mkinitcpio. Source: mkinitcpio(8), "About presets".
 const PRESETS: &str = "/etc/mkinitcpio.d";
@@ -18,11 +18,13 @@ pub(crate) fn builders(root: &Root) -> Builders {
     };
     let presets = root.names(PRESETS).unwrap_or_default();
     let presets = presets.iter().filter_map(|name| name.to_str());
-    let presets = presets.filter(|name| name.as_bytes().ends_with(b".preset"));
+    let presets = presets
+        .filter(|name| name.as_bytes().ends_with(b".preset"))
+        .filter_map(|name| read_file(root, format!("{PRESETS}/{name}")));
     Builders {
         has_mkinitcpio: is_there("mkinitcpio"),
         mkinitcpio: configuration(root, "/etc/mkinitcpio.conf", &["/etc/mkinitcpio.conf.d"]),
-        presets: read(root, presets.map(|name| format!("{PRESETS}/{name}"))),
+        presets: presets.collect(),
         has_dracut: is_there("dracut"),
         dracut: configuration(
             root,
@@ -35,15 +37,6 @@ pub(crate) fn builders(root: &Root) -> Builders {
 /// A file, and what is read after it.
 fn configuration(root: &Root, file: &str, directories: &[&str]) -> Vec<ConfigFile> {
     let drop_ins = drop_ins(root, directories.iter().map(ToString::to_string));
-    read(root, [file.to_owned()].into_iter().chain(drop_ins))
-}
-
-fn read(root: &Root, paths: impl Iterator<Item = String>) -> Vec<ConfigFile> {
-    let files = paths.filter_map(|path| {
-        Some(ConfigFile {
-            text: root.read(&path).ok()??,
-            path: path.into_bytes(),
-        })
-    });
-    files.collect()
+    let files = [file.to_owned()].into_iter().chain(drop_ins);
+    files.filter_map(|path| read_file(root, path)).collect()
 }

@@ -35,7 +35,7 @@ use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::may_write;
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{mount_of, path_of};
+use usr_policy_system::seen::{mount_of, path_of, runs_systemd};
 use usr_policy_system::state;
 
 use crate::contents::are_same;
@@ -222,11 +222,9 @@ fn answered(extensions: &Receiver<Sysext>) -> Sysext {
     })
 }
 
-/// Whether merges are followed. Source of the path: sd_booted(3); elsewhere nobody does.
+/// Whether merges are followed: by a service, so nobody does without systemd.
 fn follower(root: &Root) -> Follower {
-    let has_systemd = root
-        .directory("/run/systemd/system")
-        .is_ok_and(|found| found.is_some());
+    let has_systemd = runs_systemd(root) == Some(true);
     match state::is_followed(root).filter(|_| has_systemd) {
         Some(true) => Follower::Alive,
         Some(false) => Follower::Dead,

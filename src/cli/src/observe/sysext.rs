@@ -15,7 +15,7 @@ use usr_policy_plan::verify::{
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
-use crate::observe::units::drop_ins;
+use crate::observe::units::{drop_ins, read_file};
 
 /// Where a file of systemd is looked for, the first one wins; its drop-ins apply by name. Source: sysext.conf(5), since v259;
 /// systemd-system.conf(5).
@@ -222,21 +222,14 @@ fn release(root: &Root, path: &str, name: &str) -> Option<Vec<u8>> {
 }
 
 pub(super) fn configuration(root: &Root, name: &str) -> Vec<ConfigFile> {
-    let read = |path: String| {
-        let text = root.read(&path).ok()??;
-        Some(ConfigFile {
-            path: path.into(),
-            text,
-        })
-    };
-    let main = CONFIGURATION
-        .iter()
-        .find_map(|directory| read(format!("{directory}/{name}")));
+    let main = CONFIGURATION.map(|directory| format!("{directory}/{name}"));
     let directories = CONFIGURATION.map(|directory| format!("{directory}/{name}.d"));
-    let drop_ins = drop_ins(root, directories.into_iter())
-        .into_iter()
-        .filter_map(read);
-    main.into_iter().chain(drop_ins).collect()
+    let read = |path| read_file(root, path);
+    let drop_ins = drop_ins(root, directories.into_iter());
+    let main = main.into_iter().find_map(read);
+    main.into_iter()
+        .chain(drop_ins.into_iter().filter_map(read))
+        .collect()
 }
 
 /// The numbers of the mounts at `/usr` and at the database, which only grow.

@@ -12,13 +12,13 @@ use usr_policy_plan::verify::{
 };
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{installation, is_program};
+use usr_policy_system::seen::{installation, is_program, runs_systemd};
 
 use crate::observe::hidden::{Depth, beneath};
 use crate::observe::initramfs::builders;
 use crate::observe::look;
 use crate::observe::sysext::configuration;
-use crate::observe::units::observe_units;
+use crate::observe::units::{observe_units, read_file};
 
 /// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
 const GENERATORS: [&str; 4] = [
@@ -27,9 +27,6 @@ const GENERATORS: [&str; 4] = [
     "/usr/local/lib/systemd/system-generators",
     "/usr/lib/systemd/system-generators",
 ];
-
-/// There while systemd runs. Source: sd_booted(3).
-const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// What cannot be read is left out: whoever needs it to judge a rule reads it too, and says so.
 pub(crate) fn observe_system(
@@ -60,10 +57,7 @@ pub(crate) fn observe_system(
         manager: configuration(root, "system.conf"),
         units,
         masked_generator: masked_generator(root),
-        runs_systemd: root
-            .directory(SYSTEMD_RUNS)
-            .ok()
-            .map(|found| found.is_some()),
+        runs_systemd: runs_systemd(root),
         has_generator: match installation(root) {
             Installation::NoGenerator => Some(false),
             Installation::Whole | Installation::NobodyToLock => Some(true),
@@ -88,11 +82,8 @@ fn environment_files(root: &Root, units: &[Unit]) -> Vec<ConfigFile> {
     let mut units = units.iter();
     let service = units.find(|unit| unit.name == SYSEXT_SERVICE);
     let paths = service.map(Unit::environment_files).unwrap_or_default();
-    let files = paths.into_iter().map(|path| ConfigFile {
-        text: read(root, &path),
-        path: path.into_bytes(),
-    });
-    files.collect()
+    let files = paths.into_iter();
+    files.filter_map(|path| read_file(root, path)).collect()
 }
 
 fn outside(root: &Root) -> Vec<Place> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 
 use rustix::fs::OFlags;
+use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::verify::{Unit, UnitPart};
 use usr_policy_system::root::Root;
 
@@ -102,6 +103,14 @@ pub(crate) fn drop_ins(root: &Root, directories: impl Iterator<Item = String>) -
         }
     }
     drop_ins.into_values().collect()
+}
+
+/// A file with what it says; `None` where there is none, or none that can be read.
+pub(crate) fn read_file(root: &Root, path: String) -> Option<ConfigFile> {
+    Some(ConfigFile {
+        text: root.read(&path).ok()??,
+        path: path.into_bytes(),
+    })
 }
 
 /// The links that pull a unit in. The name counts, wherever a link leads. Source: systemd.unit(5).
