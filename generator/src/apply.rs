@@ -9,7 +9,7 @@ use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::mountinfo::MountInfo;
 use usr_policy_plan::plan::{Plan, Stage, Step, UsrMount, Why};
 use usr_policy_plan::policy::Role;
-use usr_policy_plan::verify::START;
+use usr_policy_plan::verify::Done;
 use usr_policy_system::container::in_container;
 use usr_policy_system::events;
 use usr_policy_system::facts::{gather, running_cmdline};
@@ -48,7 +48,7 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
     };
     planned.close_usr(stage).and(unmerged)?;
     if is_first {
-        record(&stage.to_string(), "-", START);
+        record(&stage.to_string(), "-", Done::Start);
     }
     Ok(())
 }
@@ -157,12 +157,12 @@ impl Planned {
             }
             Ok(Taken::Made(how)) => {
                 said(&path.display().to_string(), how);
-                record(&stage.to_string(), "/usr", "read-only");
+                record(&stage.to_string(), "/usr", Done::ReadOnly);
                 Ok(())
             }
             Err(failure) => {
                 error!("{failure}");
-                record(&stage.to_string(), "/usr", "failed");
+                record(&stage.to_string(), "/usr", Done::Failed);
                 Err(Failed)
             }
         }
@@ -214,7 +214,7 @@ pub(crate) fn said(path: &str, how: How) {
 }
 
 /// The record only explains; a line that cannot be added breaks nothing.
-pub(crate) fn record(stage: &str, path: &str, result: &str) {
+pub(crate) fn record(stage: &str, path: &str, result: Done) {
     if let Err(failure) = events::record(stage, path, result) {
         warn!("{failure}");
     }

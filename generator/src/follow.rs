@@ -1,7 +1,7 @@
 //! The follower: wakes up when something is mounted or unmounted, when a person asks for something, and when a time is
 //! over; then it does what sync does. Between that it sleeps.
 
-use usr_policy_plan::verify::OPENED;
+use usr_policy_plan::verify::Done;
 use usr_policy_system::seen::{how_closed, look};
 use usr_policy_system::state::{self, now};
 use usr_policy_system::wakers::Wakers;
@@ -95,7 +95,13 @@ impl Looked {
 
     /// For whoever asks later since when something is not what was promised.
     fn record_changes(&self, before: &Self) {
-        let word = |is_read_only| if is_read_only { "closed" } else { OPENED };
+        let outcome = |is_read_only| {
+            if is_read_only {
+                Done::Closed
+            } else {
+                Done::Opened
+            }
+        };
         for (path, now, before) in [
             ("/usr", self.usr_is_read_only, before.usr_is_read_only),
             (
@@ -105,7 +111,7 @@ impl Looked {
             ),
         ] {
             if let Some(now) = now.filter(|now| before.is_some_and(|before| before != *now)) {
-                record("follow", path, word(now));
+                record("follow", path, outcome(now));
             }
         }
     }

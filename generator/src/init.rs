@@ -19,6 +19,7 @@ use usr_policy_plan::pre_init::{
     API_FILE_SYSTEMS, Checked, Options, Order, SHELL, Source, real_inits,
 };
 use usr_policy_plan::text::Shown;
+use usr_policy_plan::verify::Done;
 use usr_policy_system::block;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
@@ -247,7 +248,7 @@ fn keep_or_open(planned: &Planned, usr: &OwnedFd, asked: &Options) -> Result<(),
             Err(failure) => Err(failure.into()),
             Ok(_) => {
                 said("/usr", How::Atomically);
-                record(&Stage::Init.to_string(), "/usr", "read-only");
+                record(&Stage::Init.to_string(), "/usr", Done::ReadOnly);
                 return Ok(());
             }
         }

@@ -5,7 +5,6 @@
 //! purpose.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::lock::{Extensions, Manual, State, Wanted};
@@ -13,6 +12,7 @@ use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
 use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::text::Shown;
+use usr_policy_plan::verify::Done;
 use usr_policy_system::covered;
 use usr_policy_system::database::{self, Closed};
 use usr_policy_system::failure::Failure;
@@ -20,7 +20,7 @@ use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_r
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of, path_of};
+use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of, path_of, runs_systemd};
 use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
@@ -110,15 +110,15 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
     // All are tried: one that fails is no reason to leave the others open.
     let covered = cover_usr(&planned, &turn);
     let result = database.and(covered).and(planned.close_usr(Stage::Sync));
-    // Source: sd_booted(3).
-    let has_systemd = Path::new("/run/systemd/system").exists();
+    // Who has units does not need us to mount; where it cannot be seen, nothing is mounted twice.
+    let has_units = runs_systemd(&planned.root) != Some(false);
     let others = planned.plan.mounts.iter();
     others
         .filter(|mount| mount.rule.role != Role::Database)
         .fold(result, |result, mount| {
             let unit = mount.rule.unit();
             let was_open = turn.has_opened(&unit);
-            let mounted = if mount.rule.role != Role::Usr && (was_open || !has_systemd) {
+            let mounted = if mount.rule.role != Role::Usr && (was_open || !has_units) {
                 mount_path(&planned.root, &turn, mount)
             } else {
                 Ok(())
@@ -185,7 +185,7 @@ fn watch_transaction(root: &Root, turn: &Turn, database: &str, at_work: bool) {
             error!(
                 "{database}: changed while extensions covered /usr, so their files there may be missing or left over: {names}; run usr-policy unlock and install them again"
             );
-            record("sync", database, "changed-under-extensions");
+            record("sync", database, Done::ChangedUnderExtensions);
             if let Err(failure) = written {
                 warn!("{failure}");
             }
@@ -216,7 +216,7 @@ fn cover_usr(planned: &Planned, turn: &Turn) -> Result<(), Failed> {
     };
     let fail = |error| Failure::new("/usr", "cannot make read-only", error);
     said("/usr", read_only_bind(&directory, below).map_err(fail)?);
-    record("sync", "/usr", "read-only");
+    record("sync", "/usr", Done::ReadOnly);
     // Below the bind, for whoever takes that away. The bind closes it for everybody but those who write already.
     set_read_only(&directory).map(drop).map_err(|error| {
         let remedy =
@@ -245,7 +245,7 @@ fn mount_path(root: &Root, turn: &Turn, mount: &PlannedMount) -> Result<(), Fail
     };
     mount_new(&new, &directory).map_err(|failure| failure.at(&path))?;
     info!("{path}: made a tmpfs");
-    record("sync", &path, "tmpfs");
+    record("sync", &path, Done::Tmpfs);
     Ok(())
 }
 
@@ -280,17 +280,17 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
         Ok(Closed::Pending(holder)) => return Ok(Some(holder)),
         Ok(Closed::Made(how)) => {
             said(&path, how);
-            record("sync", &path, "read-only");
+            record("sync", &path, Done::ReadOnly);
         }
         Ok(Closed::OverStaleLock(how)) => {
             said(&path, how);
             warn!(
                 "{path}/db.lck: no program has it open; where no package manager is at work, remove it after usr-policy unlock"
             );
-            record("sync", &path, "read-only");
+            record("sync", &path, Done::ReadOnly);
         }
         Err(failure) => {
-            record("sync", &path, "failed");
+            record("sync", &path, Done::Failed);
             return Err(failure.into());
         }
     }
@@ -307,6 +307,6 @@ fn unlock(root: &Root, turn: &Turn, rule: &Rule) -> Result<(), Failed> {
     turn.open_unit(&rule.unit())?;
     database::open(turn, root, &path)?;
     info!("{path}: opened");
-    record("follow", &path, "open");
+    record("follow", &path, Done::Unlocked);
     Ok(())
 }

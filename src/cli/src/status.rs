@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use humantime::{FormattedDuration, format_duration};
 use usr_policy_plan::policy::{Mode, Treatment};
-use usr_policy_plan::verify::{OPENED, Observed, UNLOCKED, Verdict, report, wanted};
+use usr_policy_plan::verify::{Done, Observed, Verdict, report, wanted};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::state;
 
@@ -106,8 +106,13 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
 /// How long it has been so, where that is on record.
 fn since(observed: &Observed, path: &str) -> String {
     let mut events = observed.events.iter().rev();
-    let is_change = |result: &str| ["read-only", "closed", OPENED, UNLOCKED].contains(&result);
-    let last = events.find(|event| event.path == path && is_change(&event.result));
+    let is_change = |result| {
+        matches!(
+            result,
+            Done::ReadOnly | Done::Closed | Done::Opened | Done::Unlocked
+        )
+    };
+    let last = events.find(|event| event.path == path && is_change(event.result));
     last.map_or(String::new(), |event| {
         format!(", for {}", seconds_between(event.boottime, observed.now))
     })

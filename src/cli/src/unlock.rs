@@ -9,7 +9,7 @@ use usr_policy_plan::lock::{Manual, State};
 use usr_policy_plan::plan::read_only_by_nature;
 use usr_policy_plan::policy::{Lock, Role, Rule, Treatment};
 use usr_policy_plan::unit::FOLLOW_SERVICE;
-use usr_policy_plan::verify::UNLOCKED;
+use usr_policy_plan::verify::Done;
 use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
@@ -166,5 +166,5 @@ fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
 
 /// The record only explains.
 fn record(path: &str) {
-    drop(events::record("unlock", path, UNLOCKED));
+    drop(events::record("unlock", path, Done::Unlocked));
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use usr_policy_plan::octal;
-use usr_policy_plan::verify::{Event, START};
+use usr_policy_plan::verify::{Done, Event};
 
 use crate::failure::Failure;
 use crate::state::now;
@@ -41,18 +41,18 @@ pub fn has_start() -> bool {
     let text = fs::read(EVENTS).unwrap_or_default();
     Event::parse(&text)
         .iter()
-        .any(|event| event.result == START)
+        .any(|event| event.result == Done::Start)
 }
 
 /// Adds a line: `boottime-µs stage path result`, the path with the escapes of proc_pid_mountinfo(5).
 ///
 /// # Errors
 /// The kernel's. What was done holds all the same.
-pub fn record(stage: &str, path: &str, result: &str) -> Result<(), Failure> {
+pub fn record(stage: &str, path: &str, result: Done) -> Result<(), Failure> {
     append(stage, path, result).map_err(|error| Failure::new(EVENTS, "cannot add a line", error))
 }
 
-fn append(stage: &str, path: &str, result: &str) -> io::Result<()> {
+fn append(stage: &str, path: &str, result: Done) -> io::Result<()> {
     if let Some(directory) = Path::new(EVENTS).parent() {
         fs::create_dir_all(directory)?;
     }

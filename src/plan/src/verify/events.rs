@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::octal;
 
@@ -15,21 +16,60 @@ pub struct Event {
     /// To which path.
     pub path: String,
     /// What came of it.
-    pub result: String,
+    pub result: Done,
 }
 
-/// The result in the line with which the host stage ends its first run at boot, and after each soft-reboot.
-pub const START: &str = "start";
+/// What can come of what is done to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// The host stage has ended its first run at boot, or that after a soft-reboot.
+    Start,
+    /// One of ours has made the path read-only.
+    ReadOnly,
+    /// One of ours could not make it read-only.
+    Failed,
+    /// One of ours has mounted a tmpfs there.
+    Tmpfs,
+    /// One of ours has opened it on purpose.
+    Unlocked,
+    /// The follower saw that somebody else has made it writable.
+    Opened,
+    /// The follower saw that it is read-only again.
+    Closed,
+    /// Packages were changed in it while extensions covered `/usr`.
+    ChangedUnderExtensions,
+}
 
-/// The result in the line of `usr-policy unlock`.
-pub const UNLOCKED: &str = "open";
+impl Done {
+    /// Each with its word.
+    const WORDS: [(Self, &str); 8] = [
+        (Done::Start, "start"),
+        (Done::ReadOnly, "read-only"),
+        (Done::Failed, "failed"),
+        (Done::Tmpfs, "tmpfs"),
+        (Done::Unlocked, "open"),
+        (Done::Opened, "opened"),
+        (Done::Closed, "closed"),
+        (Done::ChangedUnderExtensions, "changed-under-extensions"),
+    ];
 
-/// The result in a line of the follower: somebody else has made the path writable.
-pub const OPENED: &str = "opened";
+    fn parse(word: &str) -> Option<Self> {
+        let mut words = Self::WORDS.into_iter();
+        words.find_map(|(outcome, own)| (own == word).then_some(outcome))
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Self::WORDS.into_iter();
+        let word = words.find_map(|(outcome, word)| (outcome == *self).then_some(word));
+        f.write_str(word.unwrap_or_default())
+    }
+}
 
 impl Event {
-    /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line is left out: the record only
-    /// explains.
+    /// Reads the lines of the record: `boottime-µs stage path result`. What is no such line, or has a result that only
+    /// another version knows, is left out: the record only explains.
     #[must_use]
     pub fn parse(text: &[u8]) -> Vec<Self> {
         String::from_utf8_lossy(text)
@@ -41,7 +81,7 @@ impl Event {
                     stage: words.next()?.into(),
                     path: String::from_utf8_lossy(&octal::decode(words.next()?.as_bytes()))
                         .into_owned(),
-                    result: words.next()?.into(),
+                    result: Done::parse(words.next()?)?,
                 })
             })
             .collect()

@@ -34,7 +34,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
 
-pub use events::{Event, OPENED, START, UNLOCKED};
+pub use events::{Done, Event};
 pub use fill::Fill;
 pub use initramfs::Builders;
 pub use layers::{BeneathExtensions, Layers, Process, SecondMount, SecondReading, Standing};

@@ -8,7 +8,7 @@ use core::fmt;
 
 use super::judge::Judge;
 use super::next_boot::SYSEXT_SERVICE;
-use super::{Access, OPENED, Topic, UNLOCKED, Verdict};
+use super::{Access, Done, Topic, Verdict};
 use crate::config::{self, ConfigFile};
 use crate::lock::Extensions;
 use crate::mount_point::MountPoint;
@@ -453,17 +453,18 @@ impl<'a> Judge<'a> {
         let path = database.rule.mount_point.to_string();
         let (_, events) = self.since_soft_reboot();
         // An unlock and a lock, by hand or after an unmerge, put a younger lock over an older merge.
-        let was_opened = events
-            .iter()
-            .any(|event| event.path == path && [OPENED, UNLOCKED].contains(&&*event.result));
-        let closings = events
-            .iter()
-            .filter(|event| event.path == path && event.result == "read-only");
+        let became = |outcome| {
+            let events = events.iter();
+            events
+                .filter(|event| event.path == path && event.result == outcome)
+                .count()
+        };
+        let was_opened = became(Done::Opened) + became(Done::Unlocked) > 0;
         let is_ours = self
             .observed
             .mounts
             .is_self_bind(&database.rule.mount_point);
-        let is_boot = closings.count() == 1 && !self.is_merged_by_initramfs();
+        let is_boot = became(Done::ReadOnly) == 1 && !self.is_merged_by_initramfs();
         if merge < lock && is_ours && !was_opened && is_boot {
             self.find(
                 Verdict::Warning,

@@ -186,9 +186,17 @@ fn what_is_open_says_since_when_where_that_was_seen() {
 
 #[test]
 fn a_path_of_the_record_may_hold_blanks() {
-    let events = Event::parse(br"7 sync /srv/my\040db failed for now");
+    let events = Event::parse(br"7 sync /srv/my\040db failed");
     assert_eq!(events[0].path, "/srv/my db");
-    assert_eq!(events[0].result, "failed for now");
+    assert_eq!(events[0].result, Done::Failed);
+}
+
+#[test]
+fn a_line_of_another_version_is_left_out_of_the_record_and_hides_no_other() {
+    let events =
+        Event::parse(b"7 sync /usr failed for now\n8 sync /usr melted\n9 sync /usr read-only\n");
+    let results: Vec<_> = events.iter().map(|event| event.result).collect();
+    assert_eq!(results, [Done::ReadOnly]);
 }
 
 #[test]

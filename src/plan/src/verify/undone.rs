@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use super::judge::Judge;
 use super::next_boot::{REMOUNT_SERVICE, UnitPart};
 use super::sysext::is_mutable;
-use super::{Event, OPENED};
+use super::{Done, Event};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount};
@@ -225,10 +225,10 @@ impl Judge<'_> {
     fn was_closed(&self, path: &MountPoint) -> bool {
         let path = path.to_string();
         let (_, events) = self.since_soft_reboot();
-        let mut events = events.iter();
-        events.any(|event| {
-            event.path == path && ["read-only", CLOSED, OPENED].contains(&event.result.as_str())
-        })
+        let mut results = events
+            .iter()
+            .filter_map(|event| (event.path == path).then_some(event.result));
+        results.any(|result| matches!(result, Done::ReadOnly | Done::Closed | Done::Opened))
     }
 
     /// Nothing of ours has closed it at this boot.
@@ -243,7 +243,7 @@ impl Judge<'_> {
             return no_generator();
         }
         let path = path.to_string();
-        let failed = |event: &&Event| event.path == path && event.result == "failed";
+        let failed = |event: &&Event| event.path == path && event.result == Done::Failed;
         if let Some(event) = self.observed.events.iter().find(failed) {
             return Undone::new(
                 format!("usr-policy could not close it ({})", event.stage),
@@ -262,9 +262,6 @@ fn unknown(path: &MountPoint, top: &MountInfo) -> Undone {
         "the mount that closed it is gone, by whom is not known"
     })
 }
-
-/// What the follower records when something is read-only again. Source: generator, `follow`.
-const CLOSED: &str = "closed";
 
 /// So that a change of unit files counts.
 const RELOAD: &str = "systemctl daemon-reload";

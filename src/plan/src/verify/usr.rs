@@ -8,7 +8,7 @@ use super::layers::Covered;
 use super::open::LOCK_OR_UNLOCK;
 use super::system::provider;
 use super::undone::with;
-use super::{Caller, Event, OPENED, START, Topic, UNLOCKED, Verdict};
+use super::{Caller, Done, Event, Topic, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount, Stage};
@@ -102,8 +102,8 @@ impl<'a> Judge<'a> {
         } else {
             (&[][..], &[][..])
         };
-        let is_made = |event: &&Event| event.path == "/usr" && event.result == "read-only";
-        let is_unlock = |event: &&Event| event.path == "/usr" && event.result == UNLOCKED;
+        let is_made = |event: &&Event| event.path == "/usr" && event.result == Done::ReadOnly;
+        let is_unlock = |event: &&Event| event.path == "/usr" && event.result == Done::Unlocked;
         let was_made = earlier.iter().any(|event| is_made(&event));
         // What closes after an unlock is neither late nor a repair.
         let mut was_unlocked = false;
@@ -242,7 +242,7 @@ impl<'a> Judge<'a> {
         let mut starts = events
             .iter()
             .enumerate()
-            .filter(|(_, event)| event.result == START);
+            .filter(|(_, event)| event.result == Done::Start);
         match (starts.next(), starts.next_back()) {
             (Some(_), Some((last, _))) => events.split_at(last + 1),
             _ => (&[], events),
@@ -254,7 +254,7 @@ impl<'a> Judge<'a> {
         let path = path.to_string();
         let events = self.observed.events.iter();
         match events.rev().find(|event| event.path == path) {
-            Some(event) if event.result == OPENED => {
+            Some(event) if event.result == Done::Opened => {
                 let since = Seconds(event.boottime);
                 format!(", since something opened it {since} after the kernel started")
             }
@@ -268,7 +268,7 @@ impl<'a> Judge<'a> {
 fn how_late(event: &Event, events: &[Event]) -> String {
     let mut after = events.iter().skip_while(|one| *one != event);
     let is_host = event.stage == Stage::Host.to_string();
-    if is_host && after.any(|one| one.result == START) {
+    if is_host && after.any(|one| one.result == Done::Start) {
         "host stage, before local-fs.target".into()
     } else {
         let stage = if is_host { "host stage" } else { "sync" };
