@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
-use usr_policy_plan::mountinfo::MountInfo;
-use usr_policy_plan::plan::{Plan, Stage, Step, UsrMount, Why};
+use usr_policy_plan::plan::{Plan, Stage, Step, Why};
 use usr_policy_plan::policy::Role;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::container::in_container;
@@ -18,7 +17,7 @@ use usr_policy_system::mount::{
     Below, How, detach, leave_peer_group, read_only_bind, set_read_only,
 };
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{look, mount_table};
+use usr_policy_system::seen::{look, mounted_usr};
 use usr_policy_system::state;
 
 use crate::Failed;
@@ -95,13 +94,8 @@ impl Planned {
     /// A merge over a `/usr` that was open survives a soft-reboot, and nothing could close what lies beneath. What is to be
     /// merged at boot is merged again after this.
     fn unmerge_what_outlived(&self) -> Result<(), Failed> {
-        let (seen, _) = look(&self.root)?;
-        let table = mount_table()?;
-        let is_open_beneath = |usr: UsrMount| {
-            let beneath = table.by_id(usr.mount.parent_id);
-            usr.is_sysext && !beneath.is_some_and(MountInfo::is_read_only)
-        };
-        if !seen.usr.is_some_and(is_open_beneath) {
+        let usr = mounted_usr(&self.root)?;
+        if !usr.is_some_and(|usr| usr.is_open_beneath()) {
             return Ok(());
         }
         warn!(

@@ -2,7 +2,7 @@
 //! over; then it does what sync does. Between that it sleeps.
 
 use usr_policy_plan::verify::Done;
-use usr_policy_system::seen::{how_closed, look};
+use usr_policy_system::seen::{how_closed, mounted_usr};
 use usr_policy_system::state::{self, now};
 use usr_policy_system::wakers::Wakers;
 
@@ -26,12 +26,14 @@ pub(crate) fn run() -> Result<(), Failed> {
     let mut is_pending = false;
     // When, and how long after it had failed.
     let mut retry: Option<(u64, u64)> = None;
+    // What the policy is counts when something is done: a mount of somebody is no reason to read it again.
+    let mut planned = Planned::read("/".into())?;
     loop {
-        let planned = Planned::read("/".into())?;
-        let looked = Looked::at(&planned);
+        let mut looked = Looked::at(&planned);
         if is_asked || known != Some(looked.is_merged) {
+            planned = Planned::read("/".into())?;
             // What failed was logged, and is tried again: not at each mount of a machine with many, and less and less often.
-            let left = if let Ok(left) = once(By::Follower) {
+            let left = if let Ok(left) = once(&planned, By::Follower) {
                 retry = None;
                 left
             } else {
@@ -56,11 +58,12 @@ pub(crate) fn run() -> Result<(), Failed> {
             wakers.wake_at(soon.or(left.until))?;
             // What is written down, and not what is so by now: that may be news already.
             known = left.is_merged;
+            // Not what was found at first: this process itself may have closed it since.
+            looked = Looked::at(&planned);
         } else if let Some(seen) = &seen {
             looked.record_changes(seen);
         }
-        // Not what was found at first: this process itself may have closed it since.
-        seen = Some(Looked::at(&planned));
+        seen = Some(looked);
         is_asked = wakers.wait()?;
     }
 }
@@ -76,7 +79,7 @@ struct Looked {
 
 impl Looked {
     fn at(planned: &Planned) -> Self {
-        let usr = look(&planned.root).ok().and_then(|(seen, _)| seen.usr);
+        let usr = mounted_usr(&planned.root).unwrap_or_default();
         let path = planned
             .plan
             .database()

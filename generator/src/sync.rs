@@ -20,7 +20,9 @@ use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_r
 use usr_policy_system::pacman::is_guarded;
 use usr_policy_system::processes::OpenFile;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{self, has_mounts_of_pid_1, mount_of, path_of, runs_systemd};
+use usr_policy_system::seen::{
+    self, has_mounts_of_pid_1, mount_of, mounted_usr, path_of, runs_systemd,
+};
 use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
@@ -47,7 +49,7 @@ pub(crate) struct Left {
 }
 
 pub(crate) fn run() -> Result<(), Failed> {
-    let left = once(By::Sync)?;
+    let left = once(&Planned::read("/".into())?, By::Sync)?;
     if let Some(holder) = left.pending {
         say_pending(&holder);
     }
@@ -63,11 +65,10 @@ pub(crate) fn say_pending(holder: &OpenFile) {
 }
 
 /// Brings everything to what the lock table says.
-pub(crate) fn once(by: By) -> Result<Left, Failed> {
+pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
     if is_left_to_manager() {
         return Ok(Left::default());
     }
-    let planned = Planned::read("/".into())?;
     if !planned.plan.is_strict() {
         return Ok(Left::default());
     }
@@ -81,10 +82,10 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         warn!("{failure}");
         Turn::without()
     });
-    let usr = seen::look(&planned.root)?.0.usr;
+    let usr = mounted_usr(&planned.root)?;
     let is_merged = usr.as_ref().is_some_and(|usr| usr.is_sysext);
     let usr_is_read_only = usr.is_some_and(|usr| usr.mount.is_read_only());
-    let wanted = look(&planned, &turn, is_merged, usr_is_read_only);
+    let wanted = look(planned, &turn, is_merged, usr_is_read_only);
     let mut left = Left {
         until: wanted.until,
         pending: None,
@@ -97,7 +98,7 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
         Some(_) => Ok(()),
         // Below /usr it is closed with that, and its transactions end as others do.
-        None => wait_for_pacman(&planned, usr_is_read_only).map(|holder| left.pending = holder),
+        None => wait_for_pacman(planned, usr_is_read_only).map(|holder| left.pending = holder),
     };
     if let Some(rule) = planned.plan.database() {
         let at_work = is_merged && left.pending.is_some();
@@ -108,7 +109,7 @@ pub(crate) fn once(by: By) -> Result<Left, Failed> {
         return database.map(|()| left);
     }
     // All are tried: one that fails is no reason to leave the others open.
-    let covered = cover_usr(&planned, &turn);
+    let covered = cover_usr(planned, &turn);
     let result = database.and(covered).and(planned.close_usr(Stage::Sync));
     // Who has units does not need us to mount; where it cannot be seen, nothing is mounted twice.
     let has_units = runs_systemd(&planned.root) != Some(false);

@@ -3,7 +3,7 @@
 
 use usr_policy_plan::plan::read_only_by_nature;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::look;
+use usr_policy_system::seen::mounted_usr;
 
 use crate::machine::{is_read_only, merged};
 use crate::{Outcome, Shown};
@@ -18,7 +18,7 @@ pub(crate) fn run() -> Outcome {
         });
     }
     // Without /proc, as in some chroots, nobody can tell.
-    let usr = look(&root).ok().and_then(|(seen, _)| seen.usr);
+    let usr = mounted_usr(&root).unwrap_or_default();
     let nature = usr.as_ref().and_then(|usr| read_only_by_nature(&usr.mount));
     let way_out = match (merged(&root).unwrap_or_default(), nature) {
         (Some(names), _) => format!(

@@ -12,7 +12,7 @@ use usr_policy_plan::text::Shown;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::processes::{OpenFile, is_for_writing, open_files};
-use usr_policy_system::seen::{mount_of, mount_table};
+use usr_policy_system::seen::mount_of;
 use usr_policy_system::state::Turn;
 
 use crate::machine::{Machine, is_read_only, sync};
@@ -60,7 +60,9 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
                 .to_owned(),
         );
     }
-    let text: &[u8] = match (is_closed, is_open_beneath(&machine)?) {
+    // Nothing can close what lies beneath extensions.
+    let is_open_beneath = machine.usr()?.is_some_and(|usr| usr.is_open_beneath());
+    let text: &[u8] = match (is_closed, is_open_beneath) {
         (false, _) => b"",
         (true, false) => b"/usr and the package database are closed.\n",
         (true, true) => {
@@ -72,16 +74,6 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
         complaints,
         exit_code: u8::from(!is_closed),
     })
-}
-
-/// Whether extensions are merged over a `/usr` that was open: nothing can close what lies beneath.
-fn is_open_beneath(machine: &Machine) -> Result<bool, Failure> {
-    let Some(usr) = machine.usr()?.filter(|usr| usr.is_sysext) else {
-        return Ok(false);
-    };
-    let table = mount_table()?;
-    let beneath = table.by_id(usr.mount.parent_id);
-    Ok(beneath.is_some_and(|mount| !mount.is_read_only()))
 }
 
 /// Who changes packages, and who has a file below `/usr` open for writing: a bind over it would not stop him.

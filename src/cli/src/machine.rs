@@ -12,7 +12,7 @@ use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::look;
+use usr_policy_system::seen::mounted_usr;
 use usr_policy_system::state::{self, Turn};
 
 use crate::Shown;
@@ -68,7 +68,7 @@ impl Machine {
 
     /// The mount that holds `/usr`.
     pub(crate) fn usr(&self) -> Result<Option<UsrMount>, Failure> {
-        Ok(look(&self.root)?.0.usr)
+        mounted_usr(&self.root)
     }
 
     /// What is remembered, brought up to date by what is merged now: a merge or unmerge that nobody has seen yet must not
@@ -81,7 +81,7 @@ impl Machine {
 
 /// The extensions that are merged, by the name that systemd-sysext(8) has for them; `None` where none are.
 pub(crate) fn merged(root: &Root) -> Result<Option<Vec<String>>, Failure> {
-    if !look(root)?.0.usr.is_some_and(|usr| usr.is_sysext) {
+    if !mounted_usr(root)?.is_some_and(|usr| usr.is_sysext) {
         return Ok(None);
     }
     let names = root.read("/usr/.systemd-sysext/extensions")?;

@@ -373,6 +373,16 @@ pub struct UsrMount {
     pub has_submounts: bool,
     /// The peer group of the mount that it is attached to.
     pub parent_peer_group: Option<u32>,
+    /// Whether that mount is read-only: beneath extensions it is what holds `/usr`.
+    pub is_closed_beneath: bool,
+}
+
+impl UsrMount {
+    /// Whether extensions are merged over a `/usr` that was open.
+    #[must_use]
+    pub fn is_open_beneath(&self) -> bool {
+        self.is_sysext && !self.is_closed_beneath
+    }
 }
 
 /// What a stage does.

@@ -48,6 +48,17 @@ pub fn look(root: &Root) -> Result<(Seen, Option<OwnedFd>), Failure> {
     Ok((seen, directory))
 }
 
+/// What is mounted at the `/usr` of the running system; `None` where it has none.
+///
+/// # Errors
+/// The kernel's, where the mount table cannot be read.
+pub fn mounted_usr(root: &Root) -> Result<Option<UsrMount>, Failure> {
+    let directory = root.directory("/usr")?;
+    directory
+        .map(|directory| usr_mount(root, &directory))
+        .transpose()
+}
+
 /// The mount in which an open file lies.
 #[derive(Debug, Clone, Copy)]
 pub struct MountOf {
@@ -156,6 +167,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
     let has_submounts = path_of(usr).is_some_and(|path| submounts(&table, &path).next().is_some());
     let parent = table.by_id(mount.parent_id);
     let parent_peer_group = parent.and_then(|parent| parent.peer_group);
+    let is_closed_beneath = parent.is_some_and(MountInfo::is_read_only);
     let is_sysext = mount.fs_type == b"overlay"
         && mount.mount_source == b"sysext"
         && is_marked_by_sysext(root, usr).unwrap_or(false);
@@ -165,6 +177,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
         is_sysext,
         has_submounts,
         parent_peer_group,
+        is_closed_beneath,
     })
 }
 
