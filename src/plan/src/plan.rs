@@ -371,17 +371,15 @@ pub struct UsrMount {
     pub is_sysext: bool,
     /// Whether something else is mounted below `/usr`.
     pub has_submounts: bool,
-    /// The peer group of the mount that it is attached to.
-    pub parent_peer_group: Option<u32>,
-    /// Whether that mount is read-only: beneath extensions it is what holds `/usr`.
-    pub is_closed_beneath: bool,
+    /// The mount that it is attached to; beneath extensions that is what holds `/usr`.
+    pub parent: Option<MountInfo>,
 }
 
 impl UsrMount {
     /// Whether extensions are merged over a `/usr` that was open.
     #[must_use]
     pub fn is_open_beneath(&self) -> bool {
-        self.is_sysext && !self.is_closed_beneath
+        self.is_sysext && !self.parent.as_ref().is_some_and(MountInfo::is_read_only)
     }
 }
 
@@ -529,7 +527,8 @@ impl Plan {
         // A read-only superblock alone is not enough: systemd-remount-fs may open it later.
         let is_read_only = usr.mount.mount_options.has("ro");
         let group = usr.mount.peer_group;
-        let is_peer_of_parent = group.is_some() && group == usr.parent_peer_group;
+        let is_peer_of_parent =
+            group.is_some() && group == usr.parent.as_ref().and_then(|parent| parent.peer_group);
         match (usr.is_usr_itself, is_read_only) {
             // Somebody's bind in the real root, such as PID 1's own with ProtectSystem=yes. In the initramfs the switch
             // to the real root parts them.

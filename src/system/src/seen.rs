@@ -165,9 +165,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
     let mount_of = mount_of(usr)?;
     let mount = line_of(&table, mount_of)?.clone();
     let has_submounts = path_of(usr).is_some_and(|path| submounts(&table, &path).next().is_some());
-    let parent = table.by_id(mount.parent_id);
-    let parent_peer_group = parent.and_then(|parent| parent.peer_group);
-    let is_closed_beneath = parent.is_some_and(MountInfo::is_read_only);
+    let parent = table.by_id(mount.parent_id).cloned();
     let is_sysext = mount.fs_type == b"overlay"
         && mount.mount_source == b"sysext"
         && is_marked_by_sysext(root, usr).unwrap_or(false);
@@ -176,8 +174,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
         is_usr_itself: mount_of.is_its_root,
         is_sysext,
         has_submounts,
-        parent_peer_group,
-        is_closed_beneath,
+        parent,
     })
 }
 
