@@ -38,6 +38,8 @@ mod sysext;
 mod terminal;
 #[path = "namespace/verify.rs"]
 mod verify;
+#[path = "namespace/writers.rs"]
+mod writers;
 
 use std::process::ExitCode;
 
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         ("sysext", sysext::TESTS),
         ("terminal", terminal::TESTS),
         ("verify", verify::TESTS),
+        ("writers", writers::TESTS),
     ];
     let trials = kinds.into_iter().flat_map(|(kind, tests)| {
         tests.iter().map(move |(name, test)| {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::mount::{
     Below, How, attach, clone_tree, detach, read_only_bind, set_tree_read_only, writable_clone,
 };
-use crate::processes::{OpenFile, open_files};
+use crate::processes::{OpenFile, is_for_writing, open_files};
 use crate::root::Root;
 use crate::seen::{how_closed, mount_table, path_of};
 use crate::state::Turn;
@@ -292,14 +292,16 @@ impl PackageLock {
             .map(File::from)
     }
 
-    /// The process that has the file open: pacman keeps it open until its transaction ends.
+    /// The process that has the file open for writing: pacman keeps it open so until its transaction ends. Who only looks at it
+    /// is none, and somebody without rights can do no more. Source: pacman lib/libalpm/handle.c (`_alpm_handle_lock`).
     fn holder(directory: &OwnedFd) -> Option<OpenFile> {
         let wanted = identity(Self::file(directory)?.metadata()).ok()?;
-        let own = std::process::id().to_string();
+        let own = std::process::id();
         let mut holders = open_files(
             |path| path.ends_with(PACKAGE_LOCK.as_bytes()),
             |link, process| {
-                !process.ends_with(&own)
+                process != own
+                    && is_for_writing(link)
                     && identity(std::fs::metadata(link)).is_ok_and(|found| found == wanted)
             },
         );
