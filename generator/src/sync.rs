@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::lock::{Extensions, Manual, State, Wanted};
+use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
 use usr_policy_plan::pre_init::Options;
@@ -285,9 +286,7 @@ fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Faile
         }
         Ok(Closed::OverStaleLock(how)) => {
             said(&path, how);
-            warn!(
-                "{path}/db.lck: no program has it open; where no package manager is at work, remove it after usr-policy unlock"
-            );
+            warn!("{}", PACMAN.stale_lock(&path));
             record("sync", &path, Done::ReadOnly);
         }
         Err(failure) => {

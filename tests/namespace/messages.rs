@@ -15,7 +15,7 @@ use usr_policy_tests::verdict;
 use crate::STRICT;
 use crate::apply::merge;
 use crate::journal::Journal;
-use crate::lock::{CACHE, DATABASE, STATE, does, is_closed, sync};
+use crate::lock::{CACHE, DATABASE, NOT_FOLLOWED, STATE, does, is_closed, sync};
 use crate::verify::{Report, closed};
 
 /// What a verb prints on standard error, with its exit code; nothing goes to standard output.
@@ -194,8 +194,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     )
                 );
                 assert_eq!(
-                    does(system, &["unlock"]),
-                    "/usr and the package database are open until usr-policy lock, the next merge or the next boot.\n/var/lib/pacman/db.lck is there, and no program has it open: remove it before pacman can work.\n"
+                    system.program(&["unlock"]),
+                    (
+                        0,
+                        "/usr and the package database are open until usr-policy lock, the next merge or the next boot.\n".to_owned(),
+                        complaints
+                    )
                 );
                 let program = "/usr/lib/usr-policy/usr-policy-generator";
                 let aside = "/usr/lib/usr-policy/aside";
@@ -232,6 +236,21 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     }),
     ("the guard says what is in the way", || {
         System::with(STRICT, |system| {
+    (
+        "where nobody follows merges an unlock does not say that one ends it",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                let text = "/usr and the package database are open until usr-policy lock or the next boot.\n";
+                let said = (0, text.to_owned(), NOT_FOLLOWED.to_owned());
+                assert_eq!(system.program(&["unlock"]), said);
+                // OpenRC has nothing that could.
+                fs::remove_dir(system.path("/run/systemd/system")).unwrap();
+                let said = (0, text.to_owned(), String::new());
+                assert_eq!(system.program(&["unlock"]), said);
+            });
+        },
+    ),
             closed(system);
             merge(system, None);
             let names = system.base().join("extension/.systemd-sysext/extensions");

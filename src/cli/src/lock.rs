@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, fstat};
 use usr_policy_plan::lock::{Manual, State};
+use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::text::Shown;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
@@ -34,9 +35,7 @@ pub(crate) fn run(remove_stale: bool) -> Outcome {
         if remove_stale {
             database::remove_stale_lock(&turn, &machine.root, &path)?;
         } else if database::has_stale_lock(&machine.root, &path)? {
-            complaints.push(format!(
-                "{path}/db.lck: no program has it open; where no package manager is at work, usr-policy lock --remove-stale removes it"
-            ));
+            complaints.push(PACMAN.stale_lock(&path));
         }
     }
     turn.write(&State {

@@ -1,11 +1,11 @@
 //! `usr-policy unlock`: opens `/usr`, then the package database, then lifts the tmpfs from the package cache.
 
-use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use humantime::{format_duration, format_rfc3339_seconds};
 use rustix::io::Errno;
 use usr_policy_plan::lock::{Manual, State};
+use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::plan::read_only_by_nature;
 use usr_policy_plan::policy::{Lock, Role, Rule, Treatment};
 use usr_policy_plan::unit::FOLLOW_SERVICE;
@@ -14,7 +14,7 @@ use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_writable};
-use usr_policy_system::seen::{how_closed, mount_of, mount_table};
+use usr_policy_system::seen::{how_closed, mount_of, mount_table, runs_systemd};
 use usr_policy_system::state::{self, Turn, now};
 
 use crate::machine::{Machine, is_read_only, merged, sync};
@@ -47,28 +47,32 @@ pub(crate) fn run(time: Option<Duration>) -> Outcome {
         drop(sync());
         return Err(failure);
     }
-    let database = machine.plan.database();
-    let mut text = match time {
+    let is_followed = state::is_followed(&machine.root) != Some(false);
+    let text = match time {
         Some(time) => format!(
             "/usr and the package database are open for {}, until {}.\n",
             format_duration(time),
             format_rfc3339_seconds(SystemTime::now() + time)
         ),
-        None => "/usr and the package database are open until usr-policy lock, the next merge or the next boot.\n".to_owned(),
+        None if is_followed => "/usr and the package database are open until usr-policy lock, the next merge or the next boot.\n".to_owned(),
+        None => "/usr and the package database are open until usr-policy lock or the next boot.\n".to_owned(),
     };
-    if let Some(rule) = database
-        && database::has_stale_lock(&machine.root, &rule.mount_point.to_string())?
-    {
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "{}/db.lck is there, and no program has it open: remove it before pacman can work.",
-            rule.mount_point
-        );
+    let mut complaints = Vec::new();
+    // OpenRC has nothing that follows.
+    if !is_followed && runs_systemd(&machine.root) != Some(false) {
+        complaints.push(format!(
+            "unlock: nobody follows merges, so a merge does not end it; systemctl start {FOLLOW_SERVICE}, or run usr-policy lock before a merge"
+        ));
+    }
+    if let Some(rule) = machine.plan.database() {
+        let path = rule.mount_point.to_string();
+        if database::has_stale_lock(&machine.root, &path)? {
+            complaints.push(PACMAN.stale_lock(&path));
+        }
     }
     Ok(Shown {
         text: text.into_bytes(),
-        complaints: Vec::new(),
+        complaints,
         exit_code: 0,
     })
 }

@@ -1,5 +1,7 @@
 //! What usr-policy knows of a package manager: a row, so that a second one is a second row.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Where a package manager keeps what must not change without `/usr`.
@@ -11,6 +13,19 @@ pub struct PackageManager {
     pub database: &'static str,
     /// The cache of downloaded packages; losing it loses nothing.
     pub cache: &'static str,
+    /// The file in its database that it has open for writing while it changes packages.
+    pub lock_file: &'static str,
+}
+
+impl PackageManager {
+    /// What is said of a lock file that nobody has open, wherever one is found.
+    #[must_use]
+    pub fn stale_lock(&self, database: &str) -> String {
+        format!(
+            "{database}/{}: no program has it open; where no package manager is at work, usr-policy lock --remove-stale removes it",
+            self.lock_file
+        )
+    }
 }
 
 /// A database that the configuration of the package manager names.
@@ -29,6 +44,7 @@ pub const PACMAN: PackageManager = PackageManager {
     name: "pacman",
     database: "/var/lib/pacman",
     cache: "/var/cache/pacman",
+    lock_file: "db.lck",
 };
 
 /// The name of the hook that stops pacman from what a read-only `/usr` would break.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::package_manager::PACMAN;
 
 use crate::failure::Failure;
 use crate::mount::{
@@ -21,7 +22,7 @@ use crate::seen::{how_closed, mount_table, path_of};
 use crate::state::Turn;
 
 /// The lock file of pacman(8), in its database.
-const PACKAGE_LOCK: &str = "db.lck";
+const PACKAGE_LOCK: &str = PACMAN.lock_file;
 
 /// How often it is looked whether a lock file of nobody goes away, with [`PAUSE`] in between: a tenth of a second.
 const ATTEMPTS: u32 = 5;
@@ -196,7 +197,7 @@ pub fn remove_stale_lock(_turn: &Turn, root: &Root, path: &str) -> Result<(), Fa
         Err(Errno::ROFS) => writable_clone(&directory).and_then(|writable| Ok(unlink(&writable)?)),
         result => result.map_err(Into::into),
     }
-    .map_err(|error| Failure::new(path, "cannot remove db.lck from it", error))
+    .map_err(|error| Failure::new([path, "/", PACKAGE_LOCK].concat(), "cannot remove", error))
 }
 
 enum Taken {
