@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -23,14 +24,14 @@ pub(crate) fn sync(system: &System) -> String {
     log
 }
 
-/// A verb that must succeed; what it prints.
 /// What unlock says where no follower runs, which most tests do not need.
 pub(crate) const NOT_FOLLOWED: &str = "usr-policy: unlock: nobody follows merges, so a merge does not end it; systemctl start usr-policy-follow.service, or run usr-policy lock before a merge\n";
 
+/// A verb that must succeed; what it prints.
 pub(crate) fn does(system: &System, words: &[&str]) -> String {
     let (exit, text, complaints) = system.program(words);
-    assert_eq!((exit, complaints.as_str()), (0, ""), "{words:?}: {text}");
     let complaints = complaints.replace(NOT_FOLLOWED, "");
+    assert_eq!((exit, complaints.as_str()), (0, ""), "{words:?}: {text}");
     text
 }
 
@@ -371,6 +372,62 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a package cache of somebody's own is not unmounted by unlock",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                system.write("/srv/cache/here", "");
+                bind(&system.path("/srv/cache"), &system.path(CACHE));
+                for verb in ["unlock", "lock"] {
+                    does(system, &[verb]);
+                    assert!(system.path(CACHE).join("here").exists(), "{verb}");
+                    assert_eq!(system.mounts_at(CACHE).len(), 1, "{verb}");
+                    assert!(!opened(system, "var-cache-pacman.mount"));
+                }
+            });
+        },
+    ),
+    (
+        "a merge at the same moment is not unmounted by unlock",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                // What is kept is looked at before the bind goes, and there is time for a merge.
+                fs::create_dir_all(system.path("/usr/local")).unwrap();
+                tmpfs(&system.path("/usr/local"), "");
+                let slow = "trace=open_tree";
+                let delay = "inject=open_tree:delay_exit=3000000";
+                let strace = [
+                    "strace",
+                    "-f",
+                    "-qq",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    slow,
+                    "-e",
+                    delay,
+                ];
+                let words = [&strace[..], &["usr-policy", "unlock"]].concat();
+                let mut command = system.command(&words);
+                let unlock = command.stderr(Stdio::piped()).spawn().unwrap();
+                becomes("it has begun", || seen(system, "manual unlock"));
+                sleep(Duration::from_millis(300));
+                merge(system, None);
+                let ran = unlock.wait_with_output().unwrap();
+                assert_eq!(ran.status.code(), Some(3));
+                assert_eq!(
+                    String::from_utf8(ran.stderr).unwrap(),
+                    "usr-policy: /usr: cannot unmount: Device or resource busy; somebody has mounted there at the same moment; see findmnt, and try again\n"
+                );
+                let top = system.mounts_at("/usr").pop().unwrap();
+                assert_eq!(top.source, "sysext");
+                assert!(system.is_read_only(DATABASE) && seen(system, "extensions merged"));
+                assert!(!opened(system, "var-lib-pacman.mount"));
+            });
+        },
+    ),
+    (
         "nobody but root can hold up a lock or pass for the follower",
         || {
             System::with(STRICT, |system| {
@@ -418,6 +475,42 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 system.write("/var/lib/pacman/sync/here", "");
                 does(system, &["unlock"]);
                 assert!(system.path("/var/lib/pacman/sync/here").exists());
+                umount2(&system.path("/var/lib/pacman/sync"), MntFlags::empty()).unwrap();
+                // What closes them is ours, and their own flags stay; also of what lies deeper, and of a file.
+                let deep = "/var/lib/pacman/sync/deep";
+                let paths = [DATABASE, "/var/lib/pacman/sync", deep];
+                let file = "/var/lib/pacman/ALPM_DB_VERSION";
+                system.write(file, "");
+                let may_append = || {
+                    let mut options = fs::File::options();
+                    options.append(true).open(system.path(file)).is_ok()
+                };
+                does(system, &["lock"]);
+                tmpfs(&system.path(paths[1]), "");
+                fs::create_dir(system.path(deep)).unwrap();
+                tmpfs(&system.path(deep), "");
+                bind(&system.base().join("cmdline"), &system.path(file));
+                // The first time others have mounted it since, the second time it was there.
+                for _ in 0..2 {
+                    for _ in 0..2 {
+                        sync(system);
+                        for path in paths {
+                            assert!(system.is_read_only(path), "{path}");
+                        }
+                        assert!(!may_append());
+                        assert_eq!(system.mounts_at(DATABASE).len(), 1);
+                    }
+                    let (_, report, _) = system.program(&["verify"]);
+                    assert!(report.contains("holds    /var/lib/pacman"), "{report}");
+                    does(system, &["unlock"]);
+                    for path in paths {
+                        assert!(!system.is_read_only(path), "{path}");
+                    }
+                    assert!(may_append());
+                    let at = |path| system.mounts_at(path).len();
+                    assert_eq!([DATABASE, paths[1], deep, file].map(at), [0, 1, 1, 1]);
+                    does(system, &["lock"]);
+                }
             });
         },
     ),
@@ -615,7 +708,6 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     assert!(exit == 0 && complaints.ends_with(said), "{complaints}");
                 }
                 assert!(stale.exists());
-                does(system, &["unlock"]);
                 does(system, &["lock", "--remove-stale"]);
                 assert!(!stale.exists());
                 assert_eq!(is_closed(system), [true, true]);
@@ -706,6 +798,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 sync(system);
                 let closed = system.mounts().len();
                 let follower = Follower::start(system);
+                does(system, &["unlock"]);
                 assert_eq!(is_closed(system), [false, false]);
                 merge(system, None);
                 becomes("the database is closed", || system.is_read_only(DATABASE));

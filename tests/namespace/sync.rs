@@ -319,9 +319,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "a database that cannot be closed is said, and is no reason to leave usr open",
         || {
             System::with(STRICT, |system| {
-                // A part of it that is mounted after the lock is closed by its flag, and that is refused.
+                // A bind that somebody has made writable is closed by its flag, and that is refused.
                 sync(system);
-                tmpfs(&system.path("/var/lib/pacman/local"), "");
+                system.does(&["mount", "-o", "remount,bind,rw", DATABASE]);
                 system.does(&["umount", "--lazy", "/usr"]);
                 let writer = Writer::of(system, "/var/lib/pacman/local/open");
                 let (exit, log) = system.generator(&["sync"]);

@@ -13,7 +13,7 @@ use usr_policy_plan::verify::Done;
 use usr_policy_system::database;
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::mount::{detach, may_write, set_file_system_writable, set_writable};
+use usr_policy_system::mount::{detach_seen, may_write, set_file_system_writable, set_writable};
 use usr_policy_system::seen::{how_closed, mount_of, mount_table, runs_systemd};
 use usr_policy_system::state::{self, Turn, now};
 
@@ -152,7 +152,7 @@ fn open_usr(turn: &Turn, machine: &Machine) -> Result<(), Failure> {
 }
 
 /// A tmpfs over the package cache would fill the memory with downloads. One with somebody's mount on it stays: they go to
-/// that, and it would be gone with the tmpfs.
+/// that, and it would be gone with the tmpfs. So does what is no tmpfs: it is not ours.
 fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
     let path = rule.mount_point.to_string();
     let Some(directory) = machine.root.directory_itself(&path)? else {
@@ -160,10 +160,14 @@ fn lift(turn: &Turn, machine: &Machine, rule: &Rule) -> Result<(), Failure> {
     };
     let mount = mount_of(&directory)?;
     let table = mount_table()?;
+    let is_tmpfs = table
+        .by_id(mount.id)
+        .is_some_and(|line| line.fs_type == b"tmpfs");
     let has_mounts = table.mounts.iter().any(|one| one.parent_id == mount.id);
-    if matches!(rule.treatment, Treatment::Tmpfs(_)) && mount.is_its_root && !has_mounts {
+    let is_ours = matches!(rule.treatment, Treatment::Tmpfs(_)) && mount.is_its_root && is_tmpfs;
+    if is_ours && !has_mounts {
         turn.open_unit(&rule.unit())?;
-        detach(&rule.mount_point)?;
+        detach_seen(&rule.mount_point, mount.id)?;
     }
     Ok(())
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
+use usr_policy_plan::mountinfo::{MountInfo, MountTable};
 use usr_policy_plan::package_manager::PACMAN;
 
 use crate::failure::Failure;
 use crate::mount::{
-    Below, How, attach, clone_tree, detach, read_only_bind, set_tree_read_only, writable_clone,
+    Below, How, attach, clone_tree, detach_seen, open_point, read_only_bind, set_read_only,
+    writable_clone,
 };
 use crate::processes::{OpenFile, is_for_writing, open_files};
 use crate::root::Root;
@@ -61,6 +63,8 @@ pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clos
     if found.itself == Some(true) && found.below {
         if let Some(point) = &point {
             detach_doubled(turn, point)?;
+            // What others had mounted on the one that is gone is as they had it.
+            cover_others(point)?;
         }
         PackageLock::remove_leftover_below(&directory);
         return Ok(Closed::Already);
@@ -71,15 +75,21 @@ pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clos
         taken => taken,
     };
     // Also over a mount of its own: a bind reaches services that have mounts of their own, a flag does not. Where there is
-    // one already, something below it is new.
+    // one already, it was made writable, or something below it is new.
     let table = mount_table()?;
-    let how = if point.is_some_and(|point| table.is_self_bind(&point)) {
-        set_tree_read_only(&directory)
-    } else {
-        read_only_bind(&directory, Below::ReadOnly)
+    let how = match point {
+        Some(point) if table.is_self_bind(&point) => {
+            let how = if found.itself == Some(true) {
+                How::Atomically
+            } else {
+                set_read_only(&directory).map_err(fail)?
+            };
+            cover_others(&point)?;
+            how
+        }
+        // Through the descriptor, which leads below the bind.
+        _ => read_only_bind(&directory, Below::ReadOnly).map_err(fail)?,
     };
-    // Through the descriptor, which leads below the bind.
-    let how = how.map_err(fail)?;
     Ok(match taken {
         Taken::Stale => Closed::OverStaleLock(how),
         _ => Closed::Made(how),
@@ -91,6 +101,9 @@ pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clos
 /// # Errors
 /// The kernel's.
 pub fn open(turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    if let Some(point) = self_bind(root, path)? {
+        uncover_others(&point)?;
+    }
     detach_self_binds(turn, root, path)?;
     if let Some(directory) = root.directory(path)? {
         PackageLock::remove_leftover(&directory);
@@ -124,16 +137,63 @@ pub fn detach_self_binds(_turn: &Turn, root: &Root, path: &str) -> Result<(), Fa
 /// More than one of ours may be stacked where PID 1 and we came at the same moment.
 fn detach_doubled(_turn: &Turn, point: &MountPoint) -> Result<(), Failure> {
     while mount_table()?.is_doubled(point) {
+        uncover_others(point)?;
         detach_keeping_others(point)?;
     }
     Ok(())
+}
+
+/// Puts a read-only bind over each mount of others below the bind of a database: a flag of theirs would stay when that is
+/// opened. What is mounted there when the bind is made needs none, for it takes copies along.
+fn cover_others(point: &MountPoint) -> Result<(), Failure> {
+    let is_open = |table: &MountTable, mount: &MountInfo| {
+        mount.mount_point.is_below(point) && !mount.mount_options.has("ro") && table.is_seen(mount)
+    };
+    let mut last = None;
+    loop {
+        let table = mount_table()?;
+        let open = table.mounts.iter().filter(|mount| is_open(&table, mount));
+        // The bind takes along what is mounted deeper.
+        let Some(mount) = open.min_by_key(|mount| mount.mount_point.as_bytes().len()) else {
+            return Ok(());
+        };
+        let fail = |error| Failure::new(mount.mount_point.to_string(), "cannot lock", error);
+        // Else it would be covered for ever where that does not close it.
+        if last.replace(mount.mount_id) == Some(mount.mount_id) {
+            return Err(fail(Errno::BUSY.into()));
+        }
+        let there = open_point(&mount.mount_point)?;
+        read_only_bind(&there, Below::ReadOnly)
+            // One that cannot be bound, MS_UNBINDABLE.
+            .or_else(|_| set_read_only(&there))
+            .map_err(fail)?;
+    }
+}
+
+/// Takes those binds away: each lies on another mount at the same path, as a bind that somebody makes of a directory does not.
+fn uncover_others(point: &MountPoint) -> Result<(), Failure> {
+    let is_cover = |table: &MountTable, mount: &MountInfo| {
+        mount.mount_point.is_below(point)
+            && mount.mount_options.has("ro")
+            && table.is_seen(mount)
+            && table.is_self_bind(&mount.mount_point)
+            && table.stack_at(&mount.mount_point).len() > 1
+    };
+    loop {
+        let table = mount_table()?;
+        let Some(mount) = table.mounts.iter().find(|mount| is_cover(&table, mount)) else {
+            return Ok(());
+        };
+        detach_seen(&mount.mount_point, mount.mount_id)?;
+    }
 }
 
 /// Takes a bind of a directory on itself away, but not what others have mounted on it since: that is mounted again on what
 /// the bind has covered.
 fn detach_keeping_others(point: &MountPoint) -> Result<(), Failure> {
     let table = mount_table()?;
-    let Some(top) = table.top_at(point) else {
+    // By now extensions may be merged over it.
+    let Some(top) = table.top_at(point).filter(|_| table.is_self_bind(point)) else {
         return Ok(());
     };
     let on_it = table
@@ -144,7 +204,7 @@ fn detach_keeping_others(point: &MountPoint) -> Result<(), Failure> {
     let kept = seen
         .map(|mount| Ok((&mount.mount_point, clone_tree(&mount.mount_point)?)))
         .collect::<Result<Vec<_>, Failure>>()?;
-    detach(point)?;
+    detach_seen(point, top.mount_id)?;
     let now = mount_table()?;
     for (point, tree) in kept {
         // What the bind itself had taken along is there below it as well.

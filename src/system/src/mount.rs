@@ -19,6 +19,7 @@ use usr_policy_plan::pre_init::{self as plan, Options};
 
 use crate::failure::Failure;
 use crate::mount_setattr::{Attribute, Reach, mount_setattr};
+use crate::seen::mount_of;
 
 /// How a bind came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +57,7 @@ pub fn read_only_bind(directory: &OwnedFd, below: Below) -> io::Result<How> {
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let clone = match open_tree(directory, "", flags) {
-        Ok(clone) => clone,
-        Err(Errno::NOSYS) => {
-            return classic_read_only_bind(directory, recursive).map(|()| How::InTwoSteps);
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let clone = open_tree(directory, "", flags)?;
     match mount_setattr(&clone, Reach::Tree, Attribute::Private) {
         Err(error) if is(&error, Errno::NOSYS) => {
             return classic_read_only_bind(directory, recursive).map(|()| How::InTwoSteps);
@@ -89,17 +84,6 @@ pub fn set_read_only(directory: &OwnedFd) -> io::Result<How> {
             remount(&link_of(directory), MountFlags::RDONLY)?;
             Ok(How::InTwoSteps)
         }
-        result => result.map(|()| How::Atomically),
-    }
-}
-
-/// The same for the mount that is at a directory and all that are below it; on kernels before 5.12 for the first alone.
-///
-/// # Errors
-/// `EBUSY` where a file is open for writing, else the kernel's.
-pub fn set_tree_read_only(directory: &OwnedFd) -> io::Result<How> {
-    match mount_setattr(directory, Reach::Tree, Attribute::ReadOnly) {
-        Err(error) if is(&error, Errno::NOSYS) => set_read_only(directory),
         result => result.map(|()| How::Atomically),
     }
 }
@@ -159,12 +143,28 @@ pub fn set_file_system_writable(directory: &OwnedFd) -> io::Result<()> {
 /// # Errors
 /// The kernel's; `ENOSYS` before Linux 5.2.
 pub fn clone_tree(point: &MountPoint) -> Result<OwnedFd, Failure> {
-    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    let path = path_to(point);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(CWD, path, flags).map_err(|error| Failure::new(path, "cannot keep its mount", error))
+    let fail = |error: io::Error| Failure::new(path, "cannot keep its mount", error);
+    let tree = open_tree(CWD, path, flags).map_err(|error| fail(error.into()))?;
+    // In the peer group of the first ones, what is mounted deeper would be unmounted with those.
+    match mount_setattr(&tree, Reach::Tree, Attribute::Private) {
+        Err(error) if !is(&error, Errno::NOSYS) => Err(fail(error)),
+        _ => Ok(tree),
+    }
+}
+
+/// Opens what is seen at a path without links, a file too, without the right to read it.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_point(point: &MountPoint) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path_to(point), flags, Mode::empty())
+        .map_err(|error| Failure::new(path_to(point), "cannot open", error))
 }
 
 /// Attaches what [`clone_tree`] has made.
@@ -172,7 +172,7 @@ pub fn clone_tree(point: &MountPoint) -> Result<OwnedFd, Failure> {
 /// # Errors
 /// The kernel's.
 pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<(), Failure> {
-    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    let path = path_to(point);
     move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|error| Failure::new(path, "cannot mount it again", error))
 }
@@ -182,9 +182,29 @@ pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<(), Failure> {
 /// # Errors
 /// The kernel's.
 pub fn detach(point: &MountPoint) -> Result<(), Failure> {
-    let path = Path::new(OsStr::from_bytes(point.as_bytes()));
+    let path = path_to(point);
     unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .map_err(|error| Failure::new(path, "cannot unmount", error))
+}
+
+/// Takes the mount with an id away that was seen at a path without links, whoever uses it; not what others have mounted on
+/// it since.
+///
+/// # Errors
+/// The kernel's, or `EBUSY` where another mount is there by now.
+pub fn detach_seen(point: &MountPoint, mount_id: u64) -> Result<(), Failure> {
+    let fail = |error| Failure::new(path_to(point), "cannot unmount", error);
+    let there = open_point(point)?;
+    if mount_of(&there)?.id != mount_id {
+        return Err(fail(Errno::BUSY).with_remedy(
+            "somebody has mounted there at the same moment; see findmnt, and try again",
+        ));
+    }
+    unmount(link_of(&there), UnmountFlags::DETACH).map_err(fail)
+}
+
+fn path_to(point: &MountPoint) -> &Path {
+    Path::new(OsStr::from_bytes(point.as_bytes()))
 }
 
 /// A file system that is to be mounted.
@@ -227,7 +247,7 @@ pub fn mount_new(new: &NewMount<'_>, directory: impl AsFd) -> Result<OwnedFd, Fa
         } else {
             "the kernel log may say more"
         };
-        let source = std::ffi::OsStr::from_bytes(new.source);
+        let source = OsStr::from_bytes(new.source);
         Failure::new(source, "cannot mount", error).with_remedy(remedy)
     })
 }
