@@ -63,6 +63,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                         "{verb}: cannot change the mounts of PID 1: Invalid cross-device link; this process has mounts of its own; run it with nsenter -t 1 -m"
                     );
                     complains_to(system, &["unshare", "--mount"], verb, &complaint);
+                    let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
+                    complains_to(system, &alone, verb, &complaint);
                     if has_other_users() {
                         let complaint = format!(
                             "{verb}: cannot change mounts: Operation not permitted; run it as root"
@@ -234,8 +236,6 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             );
         });
     }),
-    ("the guard says what is in the way", || {
-        System::with(STRICT, |system| {
     (
         "where nobody follows merges an unlock does not say that one ends it",
         || {
@@ -251,6 +251,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    ("the guard says what is in the way", || {
+        System::with(STRICT, |system| {
             closed(system);
             merge(system, None);
             let names = system.base().join("extension/.systemd-sysext/extensions");

@@ -1,6 +1,5 @@
 //! The running machine, for the verbs that change it.
 
-use std::fs;
 use std::process::Command;
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
@@ -12,7 +11,7 @@ use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::mounted_usr;
+use usr_policy_system::seen::{has_mounts_of_pid_1, mounted_usr};
 use usr_policy_system::state::{self, Turn};
 
 use crate::Shown;
@@ -41,8 +40,7 @@ impl Machine {
             return Err(Failure::new(verb, "cannot change mounts", Errno::PERM)
                 .with_remedy("run it as root"));
         }
-        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        if namespace("self") != namespace("1") {
+        if has_mounts_of_pid_1() == Some(false) {
             return Err(
                 Failure::new(verb, "cannot change the mounts of PID 1", Errno::XDEV)
                     .with_remedy("this process has mounts of its own; run it with nsenter -t 1 -m"),
