@@ -68,6 +68,73 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "whichever of ours begin at the same moment, everything is as the lock table says afterwards",
+        || {
+            System::with(STRICT, |system| {
+                let mut machine = Machine::new(system, "merged", Random(0));
+                for round in 1..=20 {
+                    machine.follower = None;
+                    let mut children: Vec<_> = [
+                        &["usr-policy", "unlock"][..],
+                        &["usr-policy", "lock"],
+                        &[GENERATOR, "sync"],
+                        &["usr-policy", "unlock"],
+                        &[GENERATOR, "sync"],
+                    ]
+                    .into_iter()
+                    .map(|words| {
+                        let mut command = system.command(words);
+                        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+                        quiet.spawn().unwrap()
+                    })
+                    .collect();
+                    machine.follower = Some(Follower::start(system));
+                    for child in &mut children {
+                        assert!(child.wait().unwrap().code().is_some());
+                    }
+                    let complaint = machine.complaint();
+                    assert!(complaint.is_none(), "round {round}: {complaint:?}");
+                }
+                machine.ends_as_it_began();
+            });
+        },
+    ),
+    (
+        "unlock opens usr before the database, and at no moment the database alone",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                for (when, closed) in [(1, [true, true]), (2, [true, false])] {
+                    let inject = format!("inject=umount2:signal=KILL:when={when}");
+                    let strace = [
+                        "strace",
+                        "-qq",
+                        "-o",
+                        "/dev/null",
+                        "-e",
+                        "trace=umount2",
+                        "-e",
+                    ];
+                    let words = [&strace[..], &[&inject, "usr-policy", "unlock"]].concat();
+                    let ran = system.command(&words).output().unwrap();
+                    assert!(!ran.status.success(), "{ran:?}");
+                    // Before anybody has set it right.
+                    assert_eq!(is_closed(system), closed, "killed at {when}");
+                    system.does(&["usr-policy", "lock"]);
+                    assert_eq!(is_closed(system), [true, true]);
+                }
+                system.does(&["usr-policy", "unlock"]);
+                let events = fs::read_to_string(system.path("/run/usr-policy/events")).unwrap();
+                let opened: Vec<&str> = events
+                    .lines()
+                    .filter_map(|line| line.split_once(" unlock ")?.1.strip_suffix(" open"))
+                    .collect();
+                // The one that was killed in between has opened the first alone.
+                assert_eq!(opened, ["/usr", "/usr", DATABASE]);
+            });
+        },
+    ),
 ];
 
 /// How a machine is before somebody is killed in it.
