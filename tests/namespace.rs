@@ -2,6 +2,8 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/at_work.rs"]
+mod at_work;
 #[path = "namespace/beside.rs"]
 mod beside;
 #[path = "namespace/explain.rs"]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("at work", at_work::TESTS),
         ("beside", beside::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),

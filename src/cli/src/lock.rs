@@ -1,19 +1,13 @@
 //! `usr-policy lock`: closes the package database, then `/usr`, unless somebody is writing there.
 
-use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use rustix::fs::{OFlags, fstat};
 use usr_policy_plan::lock::{Manual, State};
 use usr_policy_plan::text::Shown;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::processes::{OpenFile, is_for_writing, open_files};
-use usr_policy_system::seen::mount_of;
 use usr_policy_system::state::Turn;
+use usr_policy_system::writers::writers;
 
 use crate::machine::{Machine, is_read_only, sync};
 use crate::{Outcome, Shown as Told};
@@ -89,7 +83,7 @@ fn busy(machine: &Machine) -> Result<Vec<String>, Failure> {
         }
     }
     if !is_read_only(&machine.root, "/usr")? {
-        busy.extend(writers(machine)?.iter().map(|writer| {
+        busy.extend(writers(&machine.root)?.iter().map(|writer| {
             format!(
                 "lock: {writer} has {} open for writing; end it, then run usr-policy lock again",
                 Shown(writer.file.as_os_str().as_bytes())
@@ -97,28 +91,4 @@ fn busy(machine: &Machine) -> Result<Vec<String>, Failure> {
         }));
     }
     Ok(busy)
-}
-
-/// Who has a file open for writing that lies in the mount of `/usr`. The kernel shows the path that a process with a root of
-/// its own sees; what another program has at that path is none of ours.
-fn writers(machine: &Machine) -> Result<Vec<OpenFile>, Failure> {
-    let Some(usr) = machine.root.directory("/usr")? else {
-        return Ok(Vec::new());
-    };
-    let usr = mount_of(&usr)?.id;
-    let is_ours = |link: &Path, process: &Path| {
-        let file = fs::read_link(link).ok();
-        let path = file.as_ref().and_then(|file| file.to_str());
-        let found = path.and_then(|path| machine.root.open_at(path, OFlags::PATH).ok());
-        let is_same = |found: &OwnedFd| {
-            let theirs = fs::metadata(link).map(|meta| (meta.dev(), meta.ino()));
-            let ours = fstat(found).map(|stat| (stat.st_dev, stat.st_ino));
-            matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
-        };
-        is_for_writing(link, process)
-            && found.is_some_and(|found| {
-                is_same(&found) && mount_of(&found).is_ok_and(|mount| mount.id == usr)
-            })
-    };
-    Ok(open_files(|path| path.starts_with(b"/usr/"), is_ours))
 }

@@ -16,6 +16,8 @@ pub struct OpenFile {
     pub program: String,
     /// The file, by the path that the kernel shows.
     pub file: PathBuf,
+    /// The link in /proc that leads to the file, as long as that is open.
+    pub link: PathBuf,
 }
 
 impl fmt::Display for OpenFile {
@@ -46,6 +48,7 @@ pub fn open_files(
                     pid,
                     program: program(&process),
                     file,
+                    link: link.clone(),
                 });
             }
         }
