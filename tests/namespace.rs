@@ -6,6 +6,8 @@ mod apply;
 mod at_work;
 #[path = "namespace/beside.rs"]
 mod beside;
+#[path = "namespace/closing.rs"]
+mod closing;
 #[path = "namespace/explain.rs"]
 mod explain;
 #[path = "namespace/follower.rs"]
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         ("apply", apply::TESTS),
         ("at work", at_work::TESTS),
         ("beside", beside::TESTS),
+        ("closing", closing::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
         ("journal", journal::TESTS),
