@@ -2,10 +2,13 @@
 //! over; then it does what sync does. Between that it sleeps.
 
 use usr_policy_plan::lock::State;
+use usr_policy_plan::mountinfo::{MountInfo, MountTable};
+use usr_policy_plan::plan::PlannedMount;
+use usr_policy_plan::policy::{Role, Treatment};
 use usr_policy_plan::verify::Done;
 use usr_policy_system::database;
 use usr_policy_system::processes::OpenFile;
-use usr_policy_system::seen::{how_closed, mounted_usr};
+use usr_policy_system::seen::{how_closed, mount_table, mounted_usr};
 use usr_policy_system::state::{self, now};
 use usr_policy_system::wakers::Wakers;
 
@@ -115,6 +118,41 @@ struct Looked {
     usr_is_read_only: Option<bool>,
     database: Option<String>,
     database_is_read_only: Option<bool>,
+    /// What else the policy closes or puts into memory, and whether it is so.
+    others: Vec<(String, Kept)>,
+}
+
+/// What is kept of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    ReadOnly(bool),
+    InMemory(bool),
+}
+
+impl Kept {
+    /// By the table alone: the path may lead to where nobody answers.
+    fn of(mount: &PlannedMount, table: &MountTable) -> Option<Self> {
+        let top = table.top_at(&mount.rule.mount_point);
+        let top = top.filter(|top| table.is_seen(top));
+        match (mount.rule.role, mount.rule.treatment) {
+            (Role::Usr | Role::Database, _) | (_, Treatment::ReadWrite) => None,
+            (_, Treatment::Tmpfs(_)) => Some(Kept::InMemory(
+                top.is_some_and(|top| top.fs_type == b"tmpfs"),
+            )),
+            (_, Treatment::ReadOnly) => {
+                Some(Kept::ReadOnly(top.is_some_and(MountInfo::is_read_only)))
+            }
+        }
+    }
+
+    fn done(self) -> Done {
+        match self {
+            Kept::ReadOnly(true) => Done::Closed,
+            Kept::ReadOnly(false) => Done::Opened,
+            Kept::InMemory(true) => Done::Tmpfs,
+            Kept::InMemory(false) => Done::Gone,
+        }
+    }
 }
 
 impl Looked {
@@ -128,7 +166,15 @@ impl Looked {
             let directory = planned.root.directory(path).ok()??;
             how_closed(&directory).ok()
         });
+        let others = mount_table().map_or(Vec::new(), |table| {
+            let mounts = planned.plan.mounts.iter();
+            let kept = mounts.filter_map(|mount| {
+                Some((mount.rule.mount_point.to_string(), Kept::of(mount, &table)?))
+            });
+            kept.collect()
+        });
         Looked {
+            others,
             is_merged: usr.as_ref().is_some_and(|usr| usr.is_sysext),
             usr_is_read_only: usr.map(|usr| usr.mount.is_read_only()),
             database: path,
@@ -160,6 +206,12 @@ impl Looked {
         ] {
             if let Some(now) = now.filter(|now| before.is_some_and(|before| before != *now)) {
                 record("follow", path, outcome(now));
+            }
+        }
+        for (path, kept) in &self.others {
+            let mut others = before.others.iter();
+            if others.any(|(other, before)| other == path && before != kept) {
+                record("follow", path, kept.done());
             }
         }
     }

@@ -170,4 +170,45 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             });
         },
     ),
+    (
+        "what somebody takes away of what the policy keeps elsewhere is on record, with its time",
+        || {
+            let cmdline = format!("{STRICT} usrpolicy.path=/var/own:ro");
+            System::with(&cmdline, |system| {
+                let own = system.path("/var/own");
+                fs::create_dir(&own).unwrap();
+                system.does(&["mount", "--bind", "/var/own", "/var/own"]);
+                system.does(&["mount", "-o", "remount,bind,ro", "/var/own"]);
+                tmpfs(&system.path("/var/tmp"), "mode=1777");
+                sync(system);
+                let _follower = Follower::start(system);
+                // Until it has looked for the first time.
+                sleep(Duration::from_millis(500));
+                let recorded = |line: &str| {
+                    let events = fs::read_to_string(system.path("/run/usr-policy/events"));
+                    events.is_ok_and(|events| events.contains(line))
+                };
+                umount2(&system.path("/var/tmp"), MntFlags::MNT_DETACH).unwrap();
+                becomes("it is on record", || recorded(" follow /var/tmp gone\n"));
+                system.does(&["mount", "-o", "remount,bind,rw", "/var/own"]);
+                becomes("it is on record", || recorded(" follow /var/own opened\n"));
+                let (exit, report, _) = system.program(&["verify"]);
+                assert_eq!(exit, 1, "{report}");
+                let told = |path: &str, what: &str| {
+                    let mut lines = report.lines().map(str::trim);
+                    lines.any(|line| {
+                        line.starts_with(&format!("BROKEN   {path} ")) && line.contains(what)
+                    })
+                };
+                assert!(
+                    told("/var/tmp", "no tmpfs, since something took it away ")
+                        && told("/var/own", "writable, since something opened it "),
+                    "{report}"
+                );
+                assert!(does(system, &["status"]).contains(", for 0s"));
+                tmpfs(&system.path("/var/tmp"), "mode=1777");
+                becomes("it is on record", || recorded(" follow /var/tmp tmpfs\n"));
+            });
+        },
+    ),
 ];

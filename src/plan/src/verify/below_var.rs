@@ -110,7 +110,10 @@ impl<'a> Judge<'a> {
                     self.find(Verdict::Warning, Topic::Hole, &place.path, what, remedy);
                 }
             },
-            Some((place, None)) => self.not_mounted(Topic::of(&mount.rule), place, "writable"),
+            Some((place, None)) => {
+                let found = format!("writable{}", self.since_opened(&place.path));
+                self.not_mounted(Topic::of(&mount.rule), place, &found);
+            }
         }
     }
 
@@ -146,7 +149,8 @@ impl<'a> Judge<'a> {
             {
                 return self.find(Verdict::Warning, Topic::Memory, path, what, LET_IT_END);
             }
-            return self.not_mounted(Topic::of(&mount.rule), place, "no tmpfs");
+            let found = format!("no tmpfs{}", self.since_opened(path));
+            return self.not_mounted(Topic::of(&mount.rule), place, &found);
         }
         let (differences, other_share) = self.tmpfs_differences(top, options);
         if differences.is_empty() {

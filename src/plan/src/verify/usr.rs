@@ -260,6 +260,10 @@ impl<'a> Judge<'a> {
                 let since = Seconds(event.boottime);
                 format!(", since something opened it {since} after the kernel started")
             }
+            Some(event) if event.result == Done::Gone => {
+                let since = Seconds(event.boottime);
+                format!(", since something took it away {since} after the kernel started")
+            }
             _ => String::new(),
         }
     }
