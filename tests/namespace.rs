@@ -2,8 +2,12 @@
 
 #[path = "namespace/apply.rs"]
 mod apply;
+#[path = "namespace/at_work.rs"]
+mod at_work;
 #[path = "namespace/beside.rs"]
 mod beside;
+#[path = "namespace/closing.rs"]
+mod closing;
 #[path = "namespace/explain.rs"]
 mod explain;
 #[path = "namespace/follower.rs"]
@@ -63,7 +67,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let kinds = [
         ("apply", apply::TESTS),
+        ("at work", at_work::TESTS),
         ("beside", beside::TESTS),
+        ("closing", closing::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
         ("journal", journal::TESTS),

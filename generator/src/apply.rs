@@ -18,7 +18,7 @@ use usr_policy_system::mount::{
 };
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::{look, mounted_usr};
-use usr_policy_system::state;
+use usr_policy_system::state::{self, Turn};
 
 use crate::Failed;
 
@@ -27,6 +27,13 @@ pub(crate) fn run(root: PathBuf, stage: Stage) -> Result<(), Failed> {
         return Ok(());
     }
     let planned = Planned::read(root)?;
+    // An unlock at this moment would have its /usr closed again, and its database open. Closing waits for nobody in the end.
+    let _turn = (stage == Stage::Host && planned.plan.is_strict()).then(|| {
+        Turn::take().unwrap_or_else(|failure| {
+            warn!("{failure}");
+            Turn::without()
+        })
+    });
     // systemd-remount-fs.service calls this as well.
     if stage == Stage::Host && planned.is_open_on_purpose() {
         info!("/usr: left open, as usr-policy unlock asked");

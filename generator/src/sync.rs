@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use log::{debug, error, info, warn};
-use usr_policy_plan::lock::{Extensions, Manual, State, Wanted};
+use usr_policy_plan::lock::{Extensions, Manual, Now, State, Transaction, Wanted};
 use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
@@ -16,6 +16,7 @@ use usr_policy_plan::text::Shown;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::covered;
 use usr_policy_system::database::{self, Closed};
+use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_read_only};
 use usr_policy_system::pacman::is_guarded;
@@ -25,6 +26,7 @@ use usr_policy_system::seen::{
     self, has_mounts_of_pid_1, mount_of, mounted_usr, path_of, runs_systemd,
 };
 use usr_policy_system::state::{self, Turn};
+use usr_policy_system::writers::writers;
 
 use crate::Failed;
 use crate::apply::{Planned, is_left_to_manager, record, said};
@@ -57,10 +59,10 @@ pub(crate) fn run() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Says for whom the lock waits.
+/// Says for whom it is waited.
 pub(crate) fn say_pending(holder: &OpenFile) {
     warn!(
-        "{}: {holder} is changing packages; locked as soon as it ends",
+        "{}: {holder} is changing packages; what is to be closed is closed as soon as it ends",
         Shown(holder.file.as_os_str().as_bytes())
     );
 }
@@ -83,7 +85,11 @@ pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
         warn!("{failure}");
         Turn::without()
     });
-    let usr = mounted_usr(&planned.root)?;
+    let usr = mounted_usr(&planned.root).map_err(|failure| {
+        let failed = Failed::from(failure);
+        lock_unseen(planned, &turn);
+        failed
+    })?;
     let is_merged = usr.as_ref().is_some_and(|usr| usr.is_sysext);
     let usr_is_read_only = usr.is_some_and(|usr| usr.mount.is_read_only());
     let wanted = look(planned, &turn, is_merged, usr_is_read_only);
@@ -96,18 +102,31 @@ pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
         Some(rule) if wanted.is_locked => lock(&planned.root, &turn, rule).map(|holder| {
             left.pending = holder;
         }),
-        Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
-        Some(_) => Ok(()),
-        // Below /usr it is closed with that, and its transactions end as others do.
-        None => wait_for_pacman(planned, usr_is_read_only).map(|holder| left.pending = holder),
+        rule => {
+            left.pending = who_is_at_work(planned, &wanted, usr_is_read_only);
+            match rule {
+                Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
+                _ => Ok(()),
+            }
+        }
     };
-    if let Some(rule) = planned.plan.database() {
-        let at_work = is_merged && left.pending.is_some();
+    // What was unpacked under extensions may be written down after the unmerge: the end is the transaction's own.
+    if let Some(rule) = planned.plan.database()
+        && (is_merged || left.pending.is_none())
+    {
+        let at_work = left.pending.is_some();
         watch_transaction(&planned.root, &turn, &rule.mount_point.to_string(), at_work);
     }
-    // Its transaction would break.
-    if wanted.usr_is_open || left.pending.is_some() {
-        return database.map(|()| left);
+    let transaction = match left.pending {
+        Some(_) => Transaction::AtWork,
+        None => Transaction::Nobody,
+    };
+    match wanted.now(transaction) {
+        Now::Open | Now::Wait => return database.map(|()| left),
+        Now::CloseUsr | Now::CloseBoth => {}
+    }
+    if !usr_is_read_only {
+        warn_of_writers(planned, &turn);
     }
     // All are tried: one that fails is no reason to leave the others open.
     let covered = cover_usr(planned, &turn);
@@ -148,13 +167,19 @@ fn look(planned: &Planned, turn: &Turn, is_merged: bool, usr_is_read_only: bool)
     let mut state = before.after(is_merged, now);
     // It opens /usr first, and was killed before that: what would open now is the database alone.
     if usr_is_read_only && matches!(state.manual, Manual::Unlock { .. }) {
-        warn!("/usr: is still read-only, so usr-policy unlock did not end; run it again");
+        warn!("/usr: is read-only, so what usr-policy unlock opened is closed; run it again");
         state.manual = Manual::Nothing;
     }
     if state != before
         && let Err(failure) = turn.write(&state)
     {
         warn!("{failure}");
+        // It has ended, and must not be found again by whoever looks after the next unmerge.
+        if matches!(before.manual, Manual::Unlock { .. })
+            && let Err(failure) = turn.forget()
+        {
+            error!("{failure}");
+        }
     }
     // Only then it makes a difference.
     let is_unmerged = matches!(state.extensions, Extensions::Unmerged { .. });
@@ -162,14 +187,53 @@ fn look(planned: &Planned, turn: &Turn, is_merged: bool, usr_is_read_only: bool)
     state.wanted(planned.plan.lock, is_guarded, now)
 }
 
-/// Who changes packages in a database that has no lock of its own, while `/usr` is still to be closed.
-fn wait_for_pacman(planned: &Planned, usr_is_read_only: bool) -> Result<Option<OpenFile>, Failed> {
-    match planned.plan.database_below_usr() {
-        Some(rule) if !usr_is_read_only => Ok(database::holder(
-            &planned.root,
-            &rule.mount_point.to_string(),
-        )?),
-        _ => Ok(None),
+/// The package database, also one that is closed with `/usr`.
+pub(crate) fn database_of(planned: &Planned) -> Option<&Rule> {
+    let plan = &planned.plan;
+    plan.database().or(plan.database_below_usr())
+}
+
+/// Who changes packages where the lock is not taken first: while `/usr` is still to be closed, or until it is known what was
+/// changed under extensions.
+fn who_is_at_work(planned: &Planned, wanted: &Wanted, usr_is_read_only: bool) -> Option<OpenFile> {
+    let is_to_be_closed = !wanted.usr_is_open && !usr_is_read_only;
+    if !is_to_be_closed && !covered::has_begun() {
+        return None;
+    }
+    let path = database_of(planned)?.mount_point.to_string();
+    database::holder(&planned.root, &path).unwrap_or_else(|failure| {
+        // Who cannot be seen is not waited for: it may be nobody, for ever.
+        warn!("{failure}");
+        None
+    })
+}
+
+/// Locks the database where nobody knows what is mounted, unless it may be open as far as is known.
+fn lock_unseen(planned: &Planned, turn: &Turn) {
+    let state = state::read().unwrap_or_default();
+    let wanted = state.wanted(planned.plan.lock, is_guarded(&planned.root), state::now());
+    if let Some(rule) = planned.plan.database().filter(|_| wanted.is_locked) {
+        // What fails is logged there, and this run has failed anyway.
+        drop(lock(&planned.root, turn, rule));
+    }
+}
+
+/// Says who goes on writing below `/usr` after it is closed. At boot nobody pays for that: there everything is closed before
+/// anything is started.
+fn warn_of_writers(planned: &Planned, turn: &Turn) {
+    let usr = planned.plan.mount_of(Role::Usr);
+    let was_opened = usr.is_some_and(|usr| turn.has_opened(&usr.rule.unit()));
+    if !was_opened && !events::has_start() {
+        return;
+    }
+    match writers(&planned.root) {
+        Ok(writers) => {
+            for writer in writers {
+                let file = Shown(writer.file.as_os_str().as_bytes());
+                warn!("/usr: {writer} has {file} open for writing, and can go on until it ends");
+            }
+        }
+        Err(failure) => warn!("{failure}"),
     }
 }
 

@@ -549,6 +549,12 @@ impl Follower {
         follower
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// A number in proc_pid_status(5); of memory, in KiB.
     ///
     /// # Panics

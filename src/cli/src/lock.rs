@@ -1,20 +1,14 @@
 //! `usr-policy lock`: closes the package database, then `/usr`, unless somebody is writing there.
 
-use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, fstat};
 use usr_policy_plan::lock::{Manual, State};
 use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::text::Shown;
 use usr_policy_system::database;
 use usr_policy_system::failure::Failure;
-use usr_policy_system::processes::{OpenFile, is_for_writing, mapped_files, open_files};
-use usr_policy_system::seen::mount_of;
 use usr_policy_system::state::Turn;
+use usr_policy_system::writers::{mappers, writers};
 
 use crate::machine::{Machine, is_read_only, sync};
 use crate::{Outcome, Shown as Told};
@@ -88,7 +82,12 @@ fn busy(machine: &Machine) -> Result<Vec<String>, Failure> {
         }
     }
     if !is_read_only(&machine.root, "/usr")? {
-        busy.extend(writers(machine)?.iter().map(|writer| {
+        let mut writing = writers(&machine.root)?;
+        writing.extend(mappers(&machine.root)?);
+        // One that has both, or more than one of them, is named once for each file.
+        writing.sort_by(|a, b| (a.pid, &a.file).cmp(&(b.pid, &b.file)));
+        writing.dedup_by(|a, b| (a.pid, &a.file) == (b.pid, &b.file));
+        busy.extend(writing.iter().map(|writer| {
             format!(
                 "lock: {writer} has {} open for writing; end it, then run usr-policy lock again",
                 Shown(writer.file.as_os_str().as_bytes())
@@ -96,34 +95,4 @@ fn busy(machine: &Machine) -> Result<Vec<String>, Failure> {
         }));
     }
     Ok(busy)
-}
-
-/// Who has a file open for writing that lies in the mount of `/usr`, or has closed it and writes to the memory that shows it.
-/// The kernel shows the path that a process with a root of its own sees; what another program has at that path is none of
-/// ours.
-fn writers(machine: &Machine) -> Result<Vec<OpenFile>, Failure> {
-    let Some(usr) = machine.root.directory("/usr")? else {
-        return Ok(Vec::new());
-    };
-    let usr = mount_of(&usr)?.id;
-    let is_ours = |link: &Path| {
-        let file = fs::read_link(link).ok();
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = file.and_then(|file| rustix::fs::open(file, flags, Mode::empty()).ok());
-        let is_same = |found: &OwnedFd| {
-            let theirs = fs::metadata(link).map(|meta| (meta.dev(), meta.ino()));
-            let ours = fstat(found).map(|stat| (stat.st_dev, stat.st_ino));
-            matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
-        };
-        found.is_some_and(|found| {
-            is_same(&found) && mount_of(&found).is_ok_and(|mount| mount.id == usr)
-        })
-    };
-    let is_below = |path: &[u8]| path.starts_with(b"/usr/");
-    let mut found = open_files(is_below, |link, _| is_for_writing(link) && is_ours(link));
-    found.extend(mapped_files(is_below, is_ours));
-    // One that has both, or more than one of them.
-    found.sort_by(|a, b| (a.pid, &a.file).cmp(&(b.pid, &b.file)));
-    found.dedup();
-    Ok(found)
 }

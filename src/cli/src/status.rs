@@ -81,7 +81,7 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
             let mut fills = observed.fills.iter();
             let what = match fills.find(|fill| fill.path == mount.rule.mount_point) {
                 Some(fill) => fill.to_string(),
-                None => about(&path).to_owned(),
+                None => format!("{}{}", about(&path), since(&observed, &path)),
             };
             line(text, "tmpfs", &format!("{path}: {what}"));
         }
@@ -109,7 +109,12 @@ fn since(observed: &Observed, path: &str) -> String {
     let is_change = |result| {
         matches!(
             result,
-            Done::ReadOnly | Done::Closed | Done::Opened | Done::Unlocked
+            Done::ReadOnly
+                | Done::Closed
+                | Done::Opened
+                | Done::Unlocked
+                | Done::Tmpfs
+                | Done::Gone
         )
     };
     let last = events.find(|event| event.path == path && is_change(event.result));

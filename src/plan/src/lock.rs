@@ -67,6 +67,28 @@ pub struct Wanted {
     pub until: Option<u64>,
 }
 
+/// Whether a package manager is at work in what is not closed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transaction {
+    /// None is.
+    Nobody,
+    /// One holds its lock, and what it writes to would be closed under it.
+    AtWork,
+}
+
+/// What is done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    /// Everything stays open on purpose.
+    Open,
+    /// Nothing is closed before the transaction ends: half of it would be missing in `/usr`, or in the database.
+    Wait,
+    /// `/usr` is closed. The database may be open.
+    CloseUsr,
+    /// The database is closed, then `/usr`.
+    CloseBoth,
+}
+
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -88,6 +110,20 @@ pub enum Why {
     Guarded,
     /// `merged`, everything is unmerged, and there is no guard.
     NoGuard,
+}
+
+impl Wanted {
+    /// What is done now. What a transaction writes to waits for its end in every row that closes something; what is open on
+    /// purpose needs no waiting.
+    #[must_use]
+    pub fn now(&self, transaction: Transaction) -> Now {
+        match (self.usr_is_open, transaction, self.is_locked) {
+            (true, ..) => Now::Open,
+            (false, Transaction::AtWork, _) => Now::Wait,
+            (false, Transaction::Nobody, true) => Now::CloseBoth,
+            (false, Transaction::Nobody, false) => Now::CloseUsr,
+        }
+    }
 }
 
 impl Why {
@@ -241,7 +277,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::{Extensions, Manual, SETTLED, State, Wanted, Why};
+    use alloc::format;
+    use alloc::vec::Vec;
+
+    use super::{Extensions, Manual, Now, SETTLED, State, Transaction, Wanted, Why};
     use crate::policy::Lock;
 
     const NOW: u64 = 100_000_000;
@@ -253,101 +292,94 @@ mod tests {
     };
     const UNLOCK: Manual = Manual::Unlock { until: None };
 
-    /// What the table says: `locked`, `open`, or `/usr` open as well.
-    fn cell(
-        lock: Lock,
-        extensions: Extensions,
-        manual: Manual,
-        guard: bool,
-    ) -> (&'static str, Why) {
-        let wanted = State { extensions, manual }.wanted(lock, guard, NOW);
-        let word = match (wanted.is_locked, wanted.usr_is_open) {
-            (true, false) => "locked",
-            (false, false) => "open",
-            (false, true) => "usr open",
-            (true, true) => "usr open, database locked",
-        };
-        (word, wanted.why)
+    const OVER: Manual = Manual::Unlock { until: Some(NOW) };
+    const NOT_OVER: Manual = Manual::Unlock {
+        until: Some(NOW + 1),
+    };
+
+    /// Extensions, what a person asked for; then the row by its name: under `always`, under `merged` with the guard and without
+    /// it, under `off`.
+    const TABLE: &str = "
+        not-yet  nothing   lock-always     not-yet-merged  not-yet-merged  lock-off
+        not-yet  lock      locked-by-hand  locked-by-hand  locked-by-hand  locked-by-hand
+        not-yet  unlock    lock-always     unlocked        unlocked        unlocked
+        not-yet  not-over  lock-always     unlocked        unlocked        unlocked
+        not-yet  over      lock-always     not-yet-merged  not-yet-merged  lock-off
+        merged   nothing   merged          merged          merged          merged
+        merged   lock      merged          merged          merged          merged
+        merged   unlock    merged          merged          merged          merged
+        merged   not-over  merged          merged          merged          merged
+        merged   over      merged          merged          merged          merged
+        fresh    nothing   lock-always     settling        no-guard        settling
+        fresh    lock      locked-by-hand  locked-by-hand  locked-by-hand  locked-by-hand
+        fresh    unlock    lock-always     unlocked        unlocked        unlocked
+        fresh    not-over  lock-always     unlocked        unlocked        unlocked
+        fresh    over      lock-always     settling        no-guard        settling
+        old      nothing   lock-always     guarded         no-guard        lock-off
+        old      lock      locked-by-hand  locked-by-hand  locked-by-hand  locked-by-hand
+        old      unlock    lock-always     unlocked        unlocked        unlocked
+        old      not-over  lock-always     unlocked        unlocked        unlocked
+        old      over      lock-always     guarded         no-guard        lock-off
+    ";
+
+    /// What is done in a row where no transaction is at work.
+    fn done(why: &str) -> Now {
+        match why {
+            "unlocked" => Now::Open,
+            "lock-off" | "guarded" => Now::CloseUsr,
+            _ => Now::CloseBoth,
+        }
     }
 
     #[test]
     fn every_cell_of_the_table() {
-        use Lock::{Always, Merged, Off};
-        let nothing = Manual::Nothing;
-        for (extensions, manual, guard, always, merged, off) in [
-            (
-                Extensions::NotYet,
-                nothing,
-                true,
-                "locked",
-                "locked",
-                "open",
-            ),
-            (
-                Extensions::NotYet,
-                nothing,
-                false,
-                "locked",
-                "locked",
-                "open",
-            ),
-            (
-                Extensions::Merged,
-                nothing,
-                true,
-                "locked",
-                "locked",
-                "locked",
-            ),
-            (
-                Extensions::Merged,
-                UNLOCK,
-                true,
-                "locked",
-                "locked",
-                "locked",
-            ),
-            (
-                Extensions::Merged,
-                Manual::Lock,
-                true,
-                "locked",
-                "locked",
-                "locked",
-            ),
+        let extensions = [
+            ("not-yet", Extensions::NotYet),
+            ("merged", Extensions::Merged),
             // It may be half of a refresh.
-            (FRESH, nothing, true, "locked", "locked", "locked"),
-            (FRESH, nothing, false, "locked", "locked", "locked"),
-            (OLD, nothing, true, "locked", "open", "open"),
-            (OLD, nothing, false, "locked", "locked", "open"),
-            (
-                Extensions::NotYet,
-                UNLOCK,
-                false,
-                "locked",
-                "usr open",
-                "usr open",
-            ),
-            (OLD, UNLOCK, false, "locked", "usr open", "usr open"),
-            (FRESH, UNLOCK, false, "locked", "usr open", "usr open"),
-            (
-                Extensions::NotYet,
-                Manual::Lock,
-                true,
-                "locked",
-                "locked",
-                "locked",
-            ),
-            (OLD, Manual::Lock, true, "locked", "locked", "locked"),
-        ] {
-            for (lock, expected) in [(Always, always), (Merged, merged), (Off, off)] {
-                let found = cell(lock, extensions, manual, guard);
-                assert_eq!(
-                    found.0, expected,
-                    "{lock:?} {extensions:?} {manual:?} guard {guard}: {found:?}"
-                );
+            ("fresh", FRESH),
+            ("old", OLD),
+        ];
+        let manuals = [
+            ("nothing", Manual::Nothing),
+            ("lock", Manual::Lock),
+            ("unlock", UNLOCK),
+            ("not-over", NOT_OVER),
+            ("over", OVER),
+        ];
+        // Every row has its line, and no line is there twice.
+        let mut lines = TABLE.trim().lines().map(str::split_whitespace);
+        for (extensions_word, extensions) in extensions {
+            for (manual_word, manual) in manuals {
+                let mut words = lines.next().unwrap();
+                assert_eq!(words.next(), Some(extensions_word));
+                assert_eq!(words.next(), Some(manual_word));
+                let row: Vec<&str> = words.collect();
+                let [always, guarded, unguarded, off] = row[..] else {
+                    panic!("{row:?}");
+                };
+                for (lock, is_guarded, why) in [
+                    (Lock::Always, true, always),
+                    (Lock::Always, false, always),
+                    (Lock::Merged, true, guarded),
+                    (Lock::Merged, false, unguarded),
+                    (Lock::Off, true, off),
+                    (Lock::Off, false, off),
+                ] {
+                    let cell = format!("{lock:?} {extensions:?} {manual:?} guard {is_guarded}");
+                    let wanted = State { extensions, manual }.wanted(lock, is_guarded, NOW);
+                    assert_eq!(wanted.why.id(), why, "{cell}");
+                    let now = done(why);
+                    assert_eq!(wanted.now(Transaction::Nobody), now, "{cell}");
+                    assert_eq!(wanted.usr_is_open, now == Now::Open, "{cell}");
+                    assert_eq!(wanted.is_locked, now == Now::CloseBoth, "{cell}");
+                    // In what is open on purpose a transaction goes on; anywhere else it is waited for.
+                    let at_work = if now == Now::Open { now } else { Now::Wait };
+                    assert_eq!(wanted.now(Transaction::AtWork), at_work, "{cell}");
+                }
             }
         }
+        assert_eq!(lines.count(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use crate::failure::Failure;
 use crate::pacman::packages_in_usr;
@@ -36,6 +37,12 @@ pub fn begin(_turn: &Turn, root: &Root, database: &str) -> Result<(), Failure> {
         return Ok(());
     }
     write(BEFORE, &packages_in_usr(root, database)?)
+}
+
+/// Whether a transaction was found at work at a merge, and its end was not seen yet.
+#[must_use]
+pub fn has_begun() -> bool {
+    Path::new(BEFORE).exists()
 }
 
 /// Finds the packages with files below `/usr` that were changed since [`begin`]; none where that was not called.

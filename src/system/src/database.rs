@@ -226,6 +226,18 @@ pub fn holder(root: &Root, path: &str) -> Result<Option<OpenFile>, Failure> {
     Ok(PackageLock::holder(&directory))
 }
 
+/// Whether a process still has the package manager's lock, which is asked of it alone: the way to [`holder`] leads past every
+/// open file of the machine.
+#[must_use]
+pub fn is_held_by(root: &Root, path: &str, holder: &OpenFile) -> bool {
+    let file = root.directory(path).ok().flatten();
+    let file = file.and_then(|directory| {
+        let stat = rustix::fs::statat(directory, PACKAGE_LOCK, AtFlags::SYMLINK_NOFOLLOW);
+        stat.ok().map(|stat| (stat.st_dev, stat.st_ino))
+    });
+    file.is_some() && file == identity(std::fs::metadata(&holder.link)).ok()
+}
+
 /// Whether there is a lock file of nobody.
 ///
 /// # Errors

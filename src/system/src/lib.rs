@@ -20,3 +20,4 @@ pub mod seen;
 pub mod state;
 pub mod unit_dir;
 pub mod wakers;
+pub mod writers;

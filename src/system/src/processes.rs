@@ -17,6 +17,8 @@ pub struct OpenFile {
     pub program: String,
     /// The file, by the path that the kernel shows.
     pub file: PathBuf,
+    /// The link in /proc that leads to the file, as long as that is open or mapped.
+    pub link: PathBuf,
 }
 
 impl fmt::Display for OpenFile {
@@ -40,7 +42,7 @@ pub fn open_files(
                 continue;
             };
             if has_path(file.as_os_str().as_bytes()) && is_it(&link, pid) {
-                found.push(open_file(pid, &process, file));
+                found.push(open_file(pid, &process, file, link));
             }
         }
     }
@@ -63,7 +65,7 @@ pub fn mapped_files(
             };
             let may_be = has_path(file.as_os_str().as_bytes()) && has_write_bit(&link);
             if may_be && is_it(&link) {
-                found.push(open_file(pid, &process, file));
+                found.push(open_file(pid, &process, file, link));
             }
         }
     }
@@ -120,11 +122,12 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
     names(Path::new("/proc")).filter_map(|process| Some((number(&process)?, process)))
 }
 
-fn open_file(pid: u32, process: &Path, file: PathBuf) -> OpenFile {
+fn open_file(pid: u32, process: &Path, file: PathBuf, link: PathBuf) -> OpenFile {
     OpenFile {
         pid,
         program: program(process),
         file,
+        link,
     }
 }
 

@@ -28,11 +28,25 @@ const SYSTEMD_RUNS: &str = "/run/systemd/system";
 /// Where OpenRC has its runlevels. Source: rc-update(8).
 const RUNLEVELS: &str = "/etc/runlevels";
 
+/// How often it is looked at what is mounted, where that changes meanwhile.
+const LOOKS: u32 = 10;
+
 /// Looks at a root and its `/usr`; the descriptor is the `/usr` directory that was looked at.
 ///
 /// # Errors
 /// The kernel's, where the mount table cannot be read.
 pub fn look(root: &Root) -> Result<(Seen, Option<OwnedFd>), Failure> {
+    again(|| look_once(root))
+}
+
+/// A mount that ends between the opening of its directory and the reading of the table is in no line, and never will be: whoever
+/// opens the path anew finds the one that took its place. Each time another merge must have come in between.
+fn again<T>(look: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut looks = (0..LOOKS).map(|_| look());
+    looks.find(Result::is_ok).unwrap_or_else(look)
+}
+
+fn look_once(root: &Root) -> Result<(Seen, Option<OwnedFd>), Failure> {
     let root_mounted = root.is_own() || mount_of(root.as_fd())?.is_its_root;
     let directory = root.directory("/usr")?;
     let usr = match &directory {
@@ -53,10 +67,12 @@ pub fn look(root: &Root) -> Result<(Seen, Option<OwnedFd>), Failure> {
 /// # Errors
 /// The kernel's, where the mount table cannot be read.
 pub fn mounted_usr(root: &Root) -> Result<Option<UsrMount>, Failure> {
-    let directory = root.directory("/usr")?;
-    directory
-        .map(|directory| usr_mount(root, &directory))
-        .transpose()
+    again(|| {
+        let directory = root.directory("/usr")?;
+        directory
+            .map(|directory| usr_mount(root, &directory))
+            .transpose()
+    })
 }
 
 /// The mount in which an open file lies.

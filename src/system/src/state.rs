@@ -198,3 +198,16 @@ fn open_file(unit: &str) -> String {
 fn make_parent(path: &str) -> io::Result<()> {
     Path::new(path).parent().map_or(Ok(()), fs::create_dir_all)
 }
+
+impl Turn {
+    /// Takes the state away, for which there is always room: without one everything is locked, and nothing is open by hand.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn forget(&self) -> Result<(), Failure> {
+        match fs::remove_file(STATE) {
+            Err(error) if !is_missing(&error) => Err(Failure::new(STATE, "cannot remove", error)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -141,11 +141,15 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
     let system = rustix::system::sysinfo();
     let database = plan.database().map(|rule| rule.mount_point.to_string());
     let (mut at_work, mut covered) = (None, Vec::new());
-    if let (Some(root), Some(database)) = (root, &database) {
+    let below_usr = plan.database_below_usr();
+    let below_usr = below_usr.map(|rule| rule.mount_point.to_string());
+    if let (Some(root), Some(database)) = (root, database.as_ref().or(below_usr.as_ref())) {
         match database::holder(root, database) {
             Ok(holder) => at_work = holder.map(|holder| holder.to_string()),
             Err(failure) => cannot("packages", failure.to_string()),
         }
+    }
+    if let (Some(root), Some(database)) = (root, &database) {
         match covered::covered(root, database) {
             Ok(packages) => covered = packages,
             Err(failure) => cannot("packages", failure.to_string()),

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::judge::Judge;
-use super::open::LOCK_OR_UNLOCK;
+use super::open::{LET_IT_END, LOCK_OR_UNLOCK};
 use super::undone::with;
 use super::{Topic, Verdict};
 use crate::mount_point::MountPoint;
@@ -29,6 +29,11 @@ impl<'a> Judge<'a> {
                 "usr-policy lock",
             );
         }
+        if read_only.is_none()
+            && let Some(what) = self.waits_for_transaction()
+        {
+            return self.find(Verdict::Warning, Topic::Database, path, what, LET_IT_END);
+        }
         if read_only.is_none() && !self.wanted().is_locked {
             // The pair says more of it.
             let what = format!("open: {}", self.wanted().why);
@@ -39,7 +44,7 @@ impl<'a> Judge<'a> {
                 let what = format!(
                     "writable: {who} is changing packages; it is locked as soon as that ends"
                 );
-                (what, "let it end".into())
+                (what, LET_IT_END.into())
             } else {
                 let undone = self.who_opened_database(path);
                 let what = format!(
@@ -105,7 +110,10 @@ impl<'a> Judge<'a> {
                     self.find(Verdict::Warning, Topic::Hole, &place.path, what, remedy);
                 }
             },
-            Some((place, None)) => self.not_mounted(Topic::of(&mount.rule), place, "writable"),
+            Some((place, None)) => {
+                let found = format!("writable{}", self.since_opened(&place.path));
+                self.not_mounted(Topic::of(&mount.rule), place, &found);
+            }
         }
     }
 
@@ -136,7 +144,13 @@ impl<'a> Judge<'a> {
                     "usr-policy lock",
                 );
             }
-            return self.not_mounted(Topic::of(&mount.rule), place, "no tmpfs");
+            if mount.rule.role == Role::Cache
+                && let Some(what) = self.waits_for_transaction()
+            {
+                return self.find(Verdict::Warning, Topic::Memory, path, what, LET_IT_END);
+            }
+            let found = format!("no tmpfs{}", self.since_opened(path));
+            return self.not_mounted(Topic::of(&mount.rule), place, &found);
         }
         let (differences, other_share) = self.tmpfs_differences(top, options);
         if differences.is_empty() {

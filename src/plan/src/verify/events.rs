@@ -28,8 +28,10 @@ pub enum Done {
     ReadOnly,
     /// One of ours could not make it read-only.
     Failed,
-    /// One of ours has mounted a tmpfs there.
+    /// One of ours has mounted a tmpfs there, or the follower saw one come back.
     Tmpfs,
+    /// The follower saw that somebody else has taken the tmpfs away.
+    Gone,
     /// One of ours has opened it on purpose.
     Unlocked,
     /// The follower saw that somebody else has made it writable.
@@ -42,11 +44,12 @@ pub enum Done {
 
 impl Done {
     /// Each with its word.
-    const WORDS: [(Self, &str); 8] = [
+    const WORDS: [(Self, &str); 9] = [
         (Done::Start, "start"),
         (Done::ReadOnly, "read-only"),
         (Done::Failed, "failed"),
         (Done::Tmpfs, "tmpfs"),
+        (Done::Gone, "gone"),
         (Done::Unlocked, "open"),
         (Done::Opened, "opened"),
         (Done::Closed, "closed"),

@@ -5,13 +5,18 @@ use alloc::string::String;
 use core::fmt;
 
 use super::judge::{Judge, Layer};
+use super::{Done, Follower};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::read_only_by_nature;
+use crate::policy::Role;
 
 /// What to do about what is closed and was to be open.
 pub(super) const LOCK_OR_UNLOCK: &str =
     "usr-policy lock, to close everything, or usr-policy unlock again";
+
+/// What to do about a transaction for whose end it is waited.
+pub(super) const LET_IT_END: &str = "let it end";
 
 impl Judge<'_> {
     /// What is open on purpose, and until when.
@@ -31,6 +36,20 @@ impl Judge<'_> {
             "open for another {seconds} s{}, by usr-policy unlock",
             at.unwrap_or_default()
         )
+    }
+
+    /// Why what an unlock has opened is open still, although that is over: nothing is closed under a transaction. `None` where
+    /// none is at work, where somebody else has opened `/usr`, and where nobody would close it.
+    pub(super) fn waits_for_transaction(&self) -> Option<String> {
+        let who = self.observed.at_work.as_ref()?;
+        let mut events = self.observed.events.iter().rev();
+        let last = events.find(|event| event.path == "/usr")?;
+        let is_left_open = last.result == Done::Unlocked
+            && self.is_read_only(Role::Usr) == Some(false)
+            && self.observed.follower != Follower::Dead;
+        is_left_open.then(|| {
+            format!("still open: usr-policy unlock is over, but {who} is changing packages; it is closed as soon as that ends")
+        })
     }
 
     /// What an unlock has on record for a place that is closed all the same: it was ended half-way, or somebody else closed the

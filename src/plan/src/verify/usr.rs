@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 
 use super::judge::{Judge, Layer, Seconds};
 use super::layers::Covered;
-use super::open::LOCK_OR_UNLOCK;
+use super::open::{LET_IT_END, LOCK_OR_UNLOCK};
 use super::system::provider;
 use super::undone::with;
 use super::{Caller, Done, Event, Topic, Verdict};
@@ -55,6 +55,8 @@ impl<'a> Judge<'a> {
                 self.open(),
                 "usr-policy lock",
             );
+        } else if let Some(what) = self.waits_for_transaction() {
+            self.find(Verdict::Warning, Topic::Usr, path, what, LET_IT_END);
         } else {
             let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again".into();
             let undone = self.who_opened_usr(mount, top);
@@ -257,6 +259,10 @@ impl<'a> Judge<'a> {
             Some(event) if event.result == Done::Opened => {
                 let since = Seconds(event.boottime);
                 format!(", since something opened it {since} after the kernel started")
+            }
+            Some(event) if event.result == Done::Gone => {
+                let since = Seconds(event.boottime);
+                format!(", since something took it away {since} after the kernel started")
             }
             _ => String::new(),
         }
