@@ -102,16 +102,8 @@ pub const EXTENSION_DIRECTORIES: [&str; 5] = [
 const SEARCHED: &[&str] = EXTENSION_DIRECTORIES.split_at(3).0;
 
 impl Sysext {
-    /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
-    /// nothing.
     fn considered(&self) -> Vec<&Extension> {
-        let mut names = BTreeSet::new();
-        let considered = self.extensions.iter().filter(|extension| {
-            extension.is_searched()
-                && extension.content != Content::LeadsNowhere
-                && names.insert(&*extension.name)
-        });
-        considered.collect()
+        considered(&self.extensions)
     }
 
     /// The mutable mode that the configuration asks for, and the file that does.
@@ -129,15 +121,31 @@ impl Sysext {
     }
 }
 
+/// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
+/// nothing.
+#[must_use]
+pub fn considered(extensions: &[Extension]) -> Vec<&Extension> {
+    let mut names = BTreeSet::new();
+    let considered = extensions.iter().filter(|extension| {
+        extension.is_searched()
+            && extension.content != Content::LeadsNowhere
+            && names.insert(&*extension.name)
+    });
+    considered.collect()
+}
+
 /// Extensions by name.
-struct ByName<'a> {
+#[derive(Debug)]
+pub struct ByName<'a> {
     extensions: &'a [Extension],
     /// The first one of each name that is a directory of versions, or is none.
     first: BTreeMap<(&'a str, bool), usize>,
 }
 
 impl<'a> ByName<'a> {
-    fn new(extensions: &'a [Extension]) -> Self {
+    /// Sorts them; they come in the order in which their directories are searched.
+    #[must_use]
+    pub fn new(extensions: &'a [Extension]) -> Self {
         let mut first = BTreeMap::new();
         for (at, extension) in extensions.iter().enumerate() {
             let key = (&*extension.name, extension.has_versions());
@@ -147,7 +155,8 @@ impl<'a> ByName<'a> {
     }
 
     /// The first one that a merge can have under this name: its own, or that of a version before which there is a name.
-    fn get(&self, name: &str) -> Option<&'a Extension> {
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a Extension> {
         let own = [(name, false), (name, true)];
         let versions = name
             .match_indices('_')
@@ -281,9 +290,7 @@ impl<'a> Judge<'a> {
             Some(place) => self.observed.mount_at(place),
             None => self.index.top_at(&path),
         };
-        top.filter(|top| {
-            top.mount_point == path && top.fs_type == b"overlay" && top.mount_source == b"sysext"
-        })
+        top.filter(|top| top.mount_point == path && top.is_sysext())
     }
 
     fn search_directories(&mut self) {
@@ -471,7 +478,7 @@ impl<'a> Judge<'a> {
                 Topic::Sysext,
                 &"/usr",
                 format!("extensions were merged at this boot before {path} was locked"),
-                "order what merges them after local-fs.target, as systemd-sysext.service is",
+                format!("order what merges them after local-fs.target, as {SYSEXT_SERVICE} is"),
             );
         }
     }
