@@ -1,5 +1,7 @@
 //! The stages, sync and verify on real mounts, in namespaces of their own.
 
+#[path = "namespace/agree.rs"]
+mod agree;
 #[path = "namespace/apply.rs"]
 mod apply;
 #[path = "namespace/beside.rs"]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     let _installed = Installed::new();
     let arguments = Arguments::from_args();
     let kinds = [
+        ("agree", agree::TESTS),
         ("apply", apply::TESTS),
         ("beside", beside::TESTS),
         ("explain", explain::TESTS),

@@ -56,7 +56,7 @@ pub(crate) const ROOT: &str = "/proc/1/root";
 const LOOKS: u32 = 5;
 
 /// How long a file system may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long whoever changes them may take.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -213,17 +213,22 @@ fn database_at(root: &Root, plan: &Plan) -> Option<MountPoint> {
     path_of(&directory).filter(|real| real != path)
 }
 
-/// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer. It is
-/// looked at beside the rest.
+/// What only explains must not hold the answer: an extension may lie on a file system that does not answer. It is looked at
+/// beside the rest, and waited for with [`PATIENCE`].
+pub(crate) fn beside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (told, answer) = channel();
+    // Nobody listens any more where that has taken too long.
+    spawn(move || drop(told.send(look())));
+    answer
+}
+
 fn extensions(plan: &Plan, mounts: &MountTable) -> Receiver<Sysext> {
-    let (plan, mounts, (told, answer)) = (plan.clone(), mounts.clone(), channel());
-    spawn(move || {
+    let (plan, mounts) = (plan.clone(), mounts.clone());
+    beside(move || {
         let root = root_of_pid_1().ok().flatten();
         let seen = root.map(|root| observe_sysext(&root, &mounts, &plan));
-        // Nobody listens any more where that has taken too long.
-        drop(told.send(seen.unwrap_or_default()));
-    });
-    answer
+        seen.unwrap_or_default()
+    })
 }
 
 /// Waits for [`extensions`].
