@@ -236,6 +236,56 @@ impl fmt::Display for Source<'_> {
     }
 }
 
+/// How well something is merged that comes from here, and what to do; `None` is what lies nowhere.
+fn how_it_is_merged(source: Option<&Extension>) -> (Verdict, String, &'static str) {
+    let Some(extension) = source else {
+        return (
+            Verdict::Warning,
+            "is merged, and lies in none of the directories that are searched: the next refresh takes it away".into(),
+            "put it back, or systemd-sysext refresh",
+        );
+    };
+    let from = Source(extension);
+    match &extension.content {
+        // Asking without rights is no witness, and the file system is not read-only.
+        Content::Directory {
+            access: Access::Writable | Access::NoWitness,
+            ..
+        } => (
+            Verdict::Warning,
+            format!(
+                "merged from {from}: a directory that can be written, and what changes there changes /usr at once"
+            ),
+            "make an image of it, or put it on a read-only file system",
+        ),
+        Content::Directory { .. } => (
+            Verdict::Holds,
+            format!("merged from {from}: a read-only directory"),
+            "",
+        ),
+        Content::Image => (Verdict::Holds, format!("merged from {from}: an image"), ""),
+        Content::Unseen if extension.path.as_bytes().ends_with(b".raw") => (
+            Verdict::NotApplicable,
+            format!("merged from {from}, which is not looked at"),
+            "",
+        ),
+        Content::Unseen => (
+            Verdict::Warning,
+            format!(
+                "merged from {from}: a directory on a file system that may stop answering, and what changes there changes /usr at once"
+            ),
+            "make an image of it, or put it on a read-only file system of this machine",
+        ),
+        Content::Mask | Content::LeadsNowhere => (
+            Verdict::Warning,
+            format!(
+                "is merged, and {from} is no extension any more: the next refresh takes it away"
+            ),
+            "put it back, or systemd-sysext refresh",
+        ),
+    }
+}
+
 /// Whether a mutable mode makes `/usr` writable; `None` for what is no mode.
 pub(super) fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
     let is = |word: &&str| mode.eq_ignore_ascii_case(word.as_bytes());
@@ -382,69 +432,8 @@ impl<'a> Judge<'a> {
         }
         let sources = ByName::new(&sysext.extensions);
         for name in sysext.merged.iter().flatten() {
-            let Some(extension) = sources.get(name) else {
-                self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    "is merged, and lies in none of the directories that are searched: the next refresh takes it away",
-                    "put it back, or systemd-sysext refresh",
-                );
-                continue;
-            };
-            let from = Source(extension);
-            match &extension.content {
-                // Asking without rights is no witness, and the file system is not read-only.
-                Content::Directory {
-                    access: Access::Writable | Access::NoWitness,
-                    ..
-                } => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!(
-                        "merged from {from}: a directory that can be written, and what changes there changes /usr at once"
-                    ),
-                    "make an image of it, or put it on a read-only file system",
-                ),
-                Content::Directory { .. } => self.find(
-                    Verdict::Holds,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}: a read-only directory"),
-                    "",
-                ),
-                Content::Image => self.find(
-                    Verdict::Holds,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}: an image"),
-                    "",
-                ),
-                Content::Unseen if extension.path.as_bytes().ends_with(b".raw") => self.find(
-                    Verdict::NotApplicable,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}, which is not looked at"),
-                    "",
-                ),
-                Content::Unseen => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!(
-                        "merged from {from}: a directory on a file system that may stop answering, and what changes there changes /usr at once"
-                    ),
-                    "make an image of it, or put it on a read-only file system of this machine",
-                ),
-                Content::Mask | Content::LeadsNowhere => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!("is merged, and {from} is no extension any more: the next refresh takes it away"),
-                    "put it back, or systemd-sysext refresh",
-                ),
-            }
+            let (verdict, what, remedy) = how_it_is_merged(sources.get(name));
+            self.find(verdict, Topic::Sysext, name, what, remedy);
         }
         self.order();
     }
