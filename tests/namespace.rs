@@ -1,5 +1,7 @@
 //! The stages, sync and verify on real mounts, in namespaces of their own.
 
+#[path = "namespace/agree.rs"]
+mod agree;
 #[path = "namespace/apply.rs"]
 mod apply;
 #[path = "namespace/at_work.rs"]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     let _installed = Installed::new();
     let arguments = Arguments::from_args();
     let kinds = [
+        ("agree", agree::TESTS),
         ("apply", apply::TESTS),
         ("at work", at_work::TESTS),
         ("beside", beside::TESTS),

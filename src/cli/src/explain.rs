@@ -1,6 +1,6 @@
 //! `usr-policy explain`: looks at a path, and says why it is as it is. It changes nothing, not even a time stamp.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use usr_policy_plan::explain::{Extension, Line, Looked, Ships, explain};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::plan::{Facts, Plan};
-use usr_policy_plan::verify::{Access, EXTENSION_DIRECTORIES};
+use usr_policy_plan::verify::{Access, ByName, Content, Extension as Entry, considered};
 use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::pacman::is_guarded;
@@ -24,6 +24,8 @@ use usr_policy_system::state;
 use usr_policy_plan::text::Shown as Escaped;
 
 use crate::container::in_container;
+use crate::observe::sysext::{self, merged_over};
+use crate::observe::{PATIENCE, access_of, beside, has_table_of_pid_1};
 use crate::{COULD_NOT_TELL, Outcome, Shown};
 
 /// As many links as the kernel follows. Source: path_resolution(7).
@@ -45,7 +47,11 @@ pub(crate) fn run(path: &Path) -> Outcome {
                 .to_owned(),
         );
     }
-    if !has_mounts_of_pid_1().unwrap_or_else(has_table_of_pid_1) {
+    let has_mounts_of_pid_1 = match has_mounts_of_pid_1() {
+        Some(has) => has,
+        None => has_table_of_pid_1()?,
+    };
+    if !has_mounts_of_pid_1 {
         notes.push(
             "this process has mounts of its own; PID 1 and its services may see others".to_owned(),
         );
@@ -67,13 +73,7 @@ pub(crate) fn run(path: &Path) -> Outcome {
     })
 }
 
-/// Whether the tables are the same: anybody may compare those, and only root the namespaces.
-fn has_table_of_pid_1() -> bool {
-    let table = |process: &str| fs::read(format!("/proc/{process}/mountinfo")).ok();
-    table("self") == table("1")
-}
-
-fn look(root: &Root, plan: &Plan, path: &Path, notes: Vec<String>) -> Result<Looked, Failure> {
+fn look(root: &Root, plan: &Plan, path: &Path, mut notes: Vec<String>) -> Result<Looked, Failure> {
     let path = std::path::absolute(path)
         .map_err(|error| Failure::new(path, "cannot be looked up", error))?;
     let found = resolve(&path)?;
@@ -92,14 +92,27 @@ fn look(root: &Root, plan: &Plan, path: &Path, notes: Vec<String>) -> Result<Loo
     let holding = mount_id.and_then(|id| mounts.by_id(id));
     let holding = holding.or_else(|| mounts.holding(&nearest));
     let merged = match holding.filter(|mount| mount.is_sysext()) {
-        Some(mount) => merged_over(root, &mount.mount_point)?,
+        Some(mount) => merged_over(root, &mount.mount_point.to_string())?.unwrap_or_default(),
         None => Vec::new(),
+    };
+    let answer = beside({
+        let mounts = mounts.clone();
+        move || Root::open("/").map(|root| sysext::extensions(&root, &mounts))
+    });
+    let extensions = if let Ok(there) = answer.recv_timeout(PATIENCE) {
+        extensions(&there?, &merged, &found.path)
+    } else {
+        notes.push(
+            "extensions could not be looked at: a file system that one of them lies on does not answer"
+                .to_owned(),
+        );
+        Vec::new()
     };
     let database = plan.database().map(|rule| rule.mount_point.to_string());
     Ok(Looked {
         asked: asked(&path, &there),
         access: access(&found.nearest),
-        extensions: extensions(root, &merged, &found.path)?,
+        extensions,
         packages: match database {
             Some(database) => packages(root, &database, &found.path)?,
             None => None,
@@ -202,61 +215,45 @@ fn names(path: &Path) -> VecDeque<OsString> {
 
 fn access(path: &Path) -> Access {
     // The caller as he is, not as root: that a file's mode says no is no matter of mounts.
-    match rustix::fs::accessat(CWD, path, Asked::WRITE_OK, AtFlags::EACCESS) {
-        Ok(()) => Access::Writable,
-        Err(Errno::ROFS) => Access::ReadOnly,
-        Err(_) => Access::NoWitness,
-    }
-}
-
-/// The extensions that are merged, by the name that systemd-sysext(8) has for them.
-fn merged_over(root: &Root, mount_point: &MountPoint) -> Result<Vec<String>, Failure> {
-    let text = root.read(&format!("{mount_point}/.systemd-sysext/extensions"))?;
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-    Ok(text.lines().map(str::to_owned).collect())
+    access_of(rustix::fs::accessat(
+        CWD,
+        path,
+        Asked::WRITE_OK,
+        AtFlags::EACCESS,
+    ))
 }
 
 /// The extensions that are merged, and those that are there and have the path.
-fn extensions(root: &Root, merged: &[String], path: &Path) -> Result<Vec<Extension>, Failure> {
-    let mut sources: BTreeMap<String, (PathBuf, Ships)> = BTreeMap::new();
-    for directory in EXTENSION_DIRECTORIES {
-        for file in root.names(directory)? {
-            let source = Path::new(directory).join(&file);
-            // systemd takes no name that is no text either.
-            let Some(file) = file.to_str() else {
-                continue;
-            };
-            // A link leads to what is merged.
-            let is_directory = fs::metadata(&source).is_ok_and(|metadata| metadata.is_dir());
-            let (name, ships) = match (file.strip_suffix(".raw"), file.strip_suffix(".v")) {
-                (Some(name), _) if !is_directory => (name, Ships::Unseen),
-                _ if !is_directory => continue,
-                // Versions, of which systemd picks one: images in NAME.raw.v, trees in NAME.v.
-                (_, Some(name)) => (name.strip_suffix(".raw").unwrap_or(name), Ships::Unseen),
-                _ => (file, ships(&source, path)),
-            };
-            sources.entry(name.to_owned()).or_insert((source, ships));
-        }
-    }
-    for name in merged {
-        if !sources.contains_key(name) {
-            sources.insert(name.clone(), (PathBuf::new(), Ships::Unseen));
-        }
-    }
-    let all = sources
-        .into_iter()
-        .map(|(name, (source, ships))| Extension {
-            is_merged: merged.contains(&name),
-            source: (source != Path::new("")).then(|| source.display().to_string()),
-            name,
+fn extensions(there: &[Entry], merged: &[String], path: &Path) -> Vec<Extension> {
+    let told = |name: &str, is_merged: bool, found: Option<&Entry>| {
+        // A link that leads nowhere is no source of anything.
+        let found = found.filter(|found| found.content != Content::LeadsNowhere);
+        let ships = match found.map(|found| (&found.content, &found.path)) {
+            Some((Content::Directory { .. }, source)) => ships(Path::new(source), path),
+            Some((Content::Mask, _)) => Ships::No,
+            _ => Ships::Unseen,
+        };
+        Extension {
+            name: name.to_owned(),
+            source: found.map(|found| found.path.clone()),
+            is_merged,
             ships,
-        });
-    let mut told: Vec<Extension> = all
-        .filter(|extension| extension.is_merged || extension.ships == Ships::Yes)
-        .collect();
+        }
+    };
+    let sources = ByName::new(there);
     // As they are merged: of two that ship a file the later one counts, and systemd compares versions, not letters.
-    told.sort_by_key(|extension| merged.iter().position(|name| *name == extension.name));
-    Ok(told)
+    let of_merge = merged
+        .iter()
+        .map(|name| told(name, true, sources.get(name)));
+    let mut others: Vec<Extension> = considered(there)
+        .into_iter()
+        .filter(|found| !merged.contains(&found.name))
+        .map(|found| told(&found.name, false, Some(found)))
+        .filter(|extension| extension.ships == Ships::Yes)
+        .collect();
+    others.sort_by(|one, other| one.name.cmp(&other.name));
+    others.extend(of_merge);
+    others
 }
 
 fn ships(tree: &Path, path: &Path) -> Ships {

@@ -16,6 +16,7 @@ use usr_policy_system::state::{self, Turn};
 
 use crate::Shown;
 use crate::container::in_container;
+use crate::observe::sysext::merged_over;
 
 /// The root of the running system, and what the policy wants of it.
 pub(crate) struct Machine {
@@ -82,9 +83,8 @@ pub(crate) fn merged(root: &Root) -> Result<Option<Vec<String>>, Failure> {
     if !mounted_usr(root)?.is_some_and(|usr| usr.is_sysext) {
         return Ok(None);
     }
-    let names = root.read("/usr/.systemd-sysext/extensions")?;
-    let names = String::from_utf8_lossy(&names.unwrap_or_default()).into_owned();
-    Ok(Some(names.lines().map(str::to_owned).collect()))
+    let names = merged_over(root, "/usr")?;
+    Ok(Some(names.unwrap_or_default()))
 }
 
 /// Whether the file system of a directory is read-only, whatever its mount is.

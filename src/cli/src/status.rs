@@ -4,20 +4,24 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use humantime::{FormattedDuration, format_duration};
+use usr_policy_plan::plan::Plan;
 use usr_policy_plan::policy::{Mode, Treatment};
-use usr_policy_plan::verify::{Done, Observed, Verdict, report, wanted};
+use usr_policy_plan::verify::{Done, Observed, Verdict, is_merged, report, wanted};
+use usr_policy_system::facts::{gather, running_cmdline};
 use usr_policy_system::failure::Failure;
+use usr_policy_system::root::Root;
 use usr_policy_system::state;
 
 use crate::container::in_container;
-use crate::machine::{Machine, merged};
 use crate::observe::hidden::Depth;
-use crate::observe::observe;
+use crate::observe::{observe, root_of_the_promise};
 use crate::{Outcome, Shown};
 
 pub(crate) fn run() -> Outcome {
-    let machine = Machine::read()?;
-    let plan = &machine.plan;
+    let cmdline = running_cmdline(&Root::open("/")?)?;
+    // What could not be understood is verify's to tell.
+    let (facts, _) = gather(&root_of_the_promise()?, &cmdline);
+    let plan = &Plan::new(&facts);
     let mut text = String::new();
     if in_container() {
         return Ok(Shown::nothing_promised());
@@ -28,7 +32,7 @@ pub(crate) fn run() -> Outcome {
         &format!("{} ({})", plan.mode, plan.mode_origin),
     );
     if plan.mode != Mode::Off {
-        rest(&mut text, &machine)?;
+        rest(&mut text, plan)?;
     }
     Ok(Shown {
         text: text.into_bytes(),
@@ -37,8 +41,7 @@ pub(crate) fn run() -> Outcome {
     })
 }
 
-fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
-    let plan = &machine.plan;
+fn rest(text: &mut String, plan: &Plan) -> Result<(), Failure> {
     let observed = observe(plan, Depth::Shallow)?;
     let report = report(plan, &observed);
     let about = |subject: &str| {
@@ -70,9 +73,12 @@ fn rest(text: &mut String, machine: &Machine) -> Result<(), Failure> {
             line(text, "at work", &format!("{who} is changing packages"));
         }
     }
-    let extensions = match merged(&machine.root)? {
-        Some(names) => names.join(", "),
-        None => "none are merged".to_owned(),
+    let sysext = &observed.sysext;
+    let extensions = match (is_merged(plan, &observed), &sysext.merged) {
+        (false, _) => "none are merged".to_owned(),
+        (true, Some(names)) => names.join(", "),
+        (true, None) if sysext.has_no_answer => "merged, and could not be looked at".to_owned(),
+        (true, None) => "merged, and which they are could not be read".to_owned(),
     };
     line(text, "extensions", &extensions);
     for mount in &plan.mounts {

@@ -24,7 +24,7 @@ use crate::arguments::{Format, Verify};
 use crate::container::in_container;
 use crate::journal::record;
 use crate::observe::hidden::Depth;
-use crate::observe::{ROOT, observe, root_of_pid_1};
+use crate::observe::{ROOT, caller, observe, root_of_the_promise};
 use crate::terminal::Page;
 use crate::{Outcome, Shown};
 use text::Detail;
@@ -196,14 +196,17 @@ fn verified(depth: Depth) -> Result<Verified, Failure> {
         return Ok(Verified::new(Asked::Nothing, report));
     }
     let cmdline = running_cmdline(&Root::open("/")?)?;
-    // What is promised is what the machine was asked for, and not the chroot of a caller.
-    let root = match root_of_pid_1()? {
-        Some(root) => root,
-        None => Root::open("/")?,
-    };
-    let (facts, failures) = gather(&root, &cmdline);
+    let (facts, failures) = gather(&root_of_the_promise()?, &cmdline);
     let plan = Plan::new(&facts);
-    let mut observed = observe(&plan, depth)?;
+    let mut observed = if plan.mode == Mode::Off {
+        // Nothing is promised, so nothing is compared, and a file system that does not answer is no matter of ours.
+        Observed {
+            caller: caller(),
+            ..Observed::default()
+        }
+    } else {
+        observe(&plan, depth)?
+    };
     observed.unread = failures
         .iter()
         .map(|failure| unread(observed.caller, failure))

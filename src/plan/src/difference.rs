@@ -10,15 +10,15 @@ use alloc::vec::Vec;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountTable;
 use crate::plan::Plan;
-use crate::policy::{Role, Treatment};
+use crate::policy::Treatment;
 use crate::unit::{Directory, Entry, FSTAB_WITHOUT_USR, HEADER, UnitTree};
-use crate::verify::{Kind, Observed};
+use crate::verify::{Kind, Observed, SYSEXT_SERVICE, is_open, wanted};
 
 /// What is in the three directories now: links and files.
 pub type Running = BTreeMap<(Directory, String), Entry>;
 
-/// The link with which `AtBoot=yes` pulls in a unit that is not ours; no other generator writes it.
-const SYSEXT_AT_BOOT: &str = "sysinit.target.wants/systemd-sysext.service";
+/// The directory of the link with which `AtBoot=yes` pulls in a unit that is not ours; no other generator writes it.
+const AT_BOOT: &str = "sysinit.target.wants/";
 
 /// Whether an entry of the running system is ours: by its first line, or by its name.
 fn is_ours(running: &Running, directory: Directory, name: &str, entry: &Entry) -> bool {
@@ -33,7 +33,7 @@ fn is_ours(running: &Running, directory: Directory, name: &str, entry: &Entry) -
         Entry::Link(_) => {
             let unit = name.rsplit('/').next().unwrap_or(name);
             let file = running.get(&(directory, unit.to_string()));
-            name == SYSEXT_AT_BOOT
+            name.strip_prefix(AT_BOOT) == Some(SYSEXT_SERVICE)
                 || unit.starts_with("usr-policy-")
                 || file.is_some_and(|file| {
                     !matches!(file, Entry::Link(_)) && is_ours(running, directory, unit, file)
@@ -154,21 +154,14 @@ impl Made {
 /// unlocked it, or because the lock table says so, is no difference.
 #[must_use]
 pub fn mounts(plan: &Plan, running: &Running, observed: &Observed) -> Vec<u8> {
-    let wanted = observed
-        .state
-        .wanted(plan.lock, observed.is_guarded, observed.now);
+    let wanted = wanted(plan, observed);
     let mut changes: BTreeMap<&MountPoint, (Made, Made)> = BTreeMap::new();
     for mount in plan.mounts.iter().filter(|_| plan.is_strict()) {
         let rule = &mount.rule;
-        let is_open = match rule.role {
-            Role::Usr | Role::Cache => wanted.usr_is_open,
-            Role::Database => !wanted.is_locked,
-            Role::Path => false,
-        };
         let mut places = observed.places.iter();
         // systemd mounts nothing on what is missing, no directory, or behind a link.
         let place = places.find(|place| place.path == rule.mount_point);
-        if is_open || place.is_none_or(|place| place.kind != Kind::Directory) {
+        if is_open(&wanted, rule.role) || place.is_none_or(|place| place.kind != Kind::Directory) {
             continue;
         }
         let then = match rule.treatment {

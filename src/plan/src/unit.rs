@@ -35,6 +35,9 @@ const UNIT_DIRECTORY: &str = "/usr/lib/systemd/system";
 /// Where `make install` puts the boot program.
 pub const BOOT_PROGRAM: &str = "/usr/lib/usr-policy/usr-policy-generator";
 
+/// [`BOOT_PROGRAM`], as somebody types it to have everything closed that is to be closed.
+pub const SYNC: &str = "/usr/lib/usr-policy/usr-policy-generator sync";
+
 /// Holds a file for each unit that is open on purpose.
 pub const OPEN_DIRECTORY: &str = "/run/usr-policy/open";
 

@@ -141,7 +141,20 @@ fn number(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-fn program(process: &Path) -> String {
+/// The directories of all processes, in the order of their numbers.
+#[must_use]
+pub fn numbered() -> Vec<(u32, PathBuf)> {
+    let processes = names(Path::new("/proc"));
+    let mut found: Vec<_> = processes
+        .filter_map(|process| Some((number(&process)?, process)))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The name of a process, as proc_pid_comm(5) has it.
+#[must_use]
+pub fn program(process: &Path) -> String {
     let name = fs::read(process.join("comm")).unwrap_or_default();
     String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
 }

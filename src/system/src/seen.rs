@@ -14,9 +14,10 @@ use crate::failure::Failure;
 use crate::mount::link_of;
 use crate::root::Root;
 
-/// Where systemd looks for generators that a package or an administrator installs, the first name wins.
-/// Source: systemd.generator(7); `/run` is left out, for it is not the root's.
-const GENERATOR_DIRECTORIES: [&str; 3] = [
+/// Where systemd looks for generators, the first name wins. The first one is of the running system, the others are of its root.
+/// Source: systemd.generator(7).
+pub const GENERATOR_DIRECTORIES: [&str; 4] = [
+    "/run/systemd/system-generators",
     "/etc/systemd/system-generators",
     "/usr/local/lib/systemd/system-generators",
     "/usr/lib/systemd/system-generators",
@@ -186,9 +187,7 @@ fn usr_mount(root: &Root, usr: &OwnedFd) -> Result<UsrMount, Failure> {
     let mount = line_of(&table, mount_of)?.clone();
     let has_submounts = path_of(usr).is_some_and(|path| submounts(&table, &path).next().is_some());
     let parent = table.by_id(mount.parent_id).cloned();
-    let is_sysext = mount.fs_type == b"overlay"
-        && mount.mount_source == b"sysext"
-        && is_marked_by_sysext(root, usr).unwrap_or(false);
+    let is_sysext = mount.is_sysext() && is_marked_by_sysext(root, usr).unwrap_or(false);
     Ok(UsrMount {
         mount,
         is_usr_itself: mount_of.is_its_root,
@@ -217,18 +216,23 @@ pub fn installation(root: &Root) -> Installation {
     if !is_program(root, BOOT_PROGRAM) {
         return Installation::NoBootProgram;
     }
-    for directory in GENERATOR_DIRECTORIES {
+    match generator(root, &GENERATOR_DIRECTORIES[1..]) {
+        Some((_, true)) if is_locked_by_init(root) => Installation::Whole,
+        Some((_, true)) => Installation::NobodyToLock,
+        Some((_, false)) | None => Installation::NoGenerator,
+    }
+}
+
+/// What systemd finds under the name of our generator in these directories, and whether it is a program.
+#[must_use]
+pub fn generator(root: &Root, directories: &[&str]) -> Option<(String, bool)> {
+    directories.iter().find_map(|directory| {
         let path = format!("{directory}/usr-policy-generator");
         // The name counts, wherever it leads: a link to /dev/null masks the generator.
-        if root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
-            return match (is_program(root, &path), is_locked_by_init(root)) {
-                (true, true) => Installation::Whole,
-                (true, false) => Installation::NobodyToLock,
-                (false, _) => Installation::NoGenerator,
-            };
-        }
-    }
-    Installation::NoGenerator
+        root.open_at(&path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+        let is_program = is_program(root, &path);
+        Some((path, is_program))
+    })
 }
 
 /// Whether what starts the root also runs what of usr-policy locks the database: systemd its generators, OpenRC the scripts

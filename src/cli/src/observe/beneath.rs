@@ -6,10 +6,9 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, Mode, OFlags, accessat, openat};
-use rustix::io::Errno;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
@@ -17,20 +16,21 @@ use usr_policy_plan::verify::{Access, BeneathExtensions};
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
 
-use super::access;
 use super::hidden::clone_above;
-use super::layers::{has_immutable_flag, numbered};
+use super::layers::has_immutable_flag;
+use super::{access, access_of};
 
 /// Looks beneath what systemd-sysext has merged over the paths of the plan.
 pub(super) fn beneath_extensions(
     plan: &Plan,
     root: Option<&Root>,
     mounts: &MountTable,
+    processes: &[(u32, PathBuf)],
 ) -> Vec<BeneathExtensions> {
     let rules = plan.mounts.iter().map(|mount| &mount.rule.mount_point);
     let merged = rules.filter_map(|path| {
         let top = mounts.top_at(path).filter(|top| top.is_sysext())?;
-        look(root?, mounts, top.parent_id, path)
+        look(root?, mounts, top.parent_id, path, processes)
     });
     merged.collect()
 }
@@ -40,6 +40,7 @@ fn look(
     mounts: &MountTable,
     beneath: u64,
     path: &MountPoint,
+    processes: &[(u32, PathBuf)],
 ) -> Option<BeneathExtensions> {
     if let Some((clone, name)) = clone_above(root, beneath, path) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -56,9 +57,7 @@ fn look(
     if mounts.by_id(beneath)?.fs_type == b"overlay" {
         return None;
     }
-    let programs = numbered()
-        .into_iter()
-        .map(|(_, process)| process.join("exe"));
+    let programs = processes.iter().map(|(_, process)| process.join("exe"));
     let mut answers = programs.filter_map(|program| ask_program(&program, path, beneath));
     Some(BeneathExtensions {
         path: path.clone(),
@@ -81,9 +80,6 @@ fn ask_program(program: &Path, path: &MountPoint, mount: u64) -> Option<Access> 
         return None;
     }
     // By the path: for a file that is open, rustix has no faccessat(2).
-    match accessat(CWD, program, Asked::WRITE_OK, AtFlags::EACCESS) {
-        Ok(()) => Some(Access::Writable),
-        Err(Errno::ROFS) => Some(Access::ReadOnly),
-        Err(_) => None,
-    }
+    let asked = accessat(CWD, program, Asked::WRITE_OK, AtFlags::EACCESS);
+    Some(access_of(asked)).filter(|access| *access != Access::NoWitness)
 }

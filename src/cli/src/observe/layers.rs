@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access as Asked, AtFlags, CWD, OFlags, StatxAttributes, StatxFlags, accessat};
@@ -16,6 +16,7 @@ use usr_policy_plan::policy::Treatment;
 use usr_policy_plan::verify::{
     Access, Caller, Layers, Process, SecondMount, SecondReading, Standing, Way, Ways,
 };
+use usr_policy_system::processes::{numbered, program};
 use usr_policy_system::root::Root;
 
 use super::beneath::beneath_extensions;
@@ -36,13 +37,14 @@ pub(super) fn layers(
 ) -> Layers {
     let ways = Ways::new(plan, mounts, database_at);
     let look = |way: &Way| (way.clone(), ask(root, &way.at));
+    let there = numbered();
     let (processes, has_unseen_processes) = match caller {
-        Caller::Root => processes(&ways),
+        Caller::Root => processes(&ways, &there),
         // Of the mounts of other people's processes the kernel shows them nothing.
         Caller::Other => (Vec::new(), true),
     };
     let standing = match caller {
-        Caller::Root => standing(plan, root, mounts),
+        Caller::Root => standing(plan, root, mounts, &there),
         Caller::Other => Vec::new(),
     };
     let rules = plan.mounts.iter().map(|mount| &mount.rule);
@@ -53,7 +55,7 @@ pub(super) fn layers(
             root.open_at("/", OFlags::PATH)
                 .map_or(Access::NoWitness, access)
         }),
-        beneath: beneath_extensions(plan, root, mounts),
+        beneath: beneath_extensions(plan, root, mounts, &there),
         immutable: rules
             .filter(|path| is_immutable(root, path))
             .cloned()
@@ -66,12 +68,17 @@ pub(super) fn layers(
 }
 
 /// The processes with the mounts of PID 1 whose working directory can be written where its path cannot.
-fn standing(plan: &Plan, root: Option<&Root>, mounts: &MountTable) -> Vec<Standing> {
+fn standing(
+    plan: &Plan,
+    root: Option<&Root>,
+    mounts: &MountTable,
+    there: &[(u32, PathBuf)],
+) -> Vec<Standing> {
     let closed = |mount: &&PlannedMount| mount.rule.treatment == Treatment::ReadOnly;
     let closed: Vec<_> = plan.mounts.iter().filter(closed).collect();
     let first = namespace(Path::new("/proc/1")).ok();
     let mut found = Vec::new();
-    for (pid, process) in numbered() {
+    for (pid, process) in there {
         let cwd = process.join("cwd");
         let Ok(path) = fs::read_link(&cwd) else {
             continue;
@@ -84,24 +91,19 @@ fn standing(plan: &Plan, root: Option<&Root>, mounts: &MountTable) -> Vec<Standi
             continue;
         };
         // The kernel shows the path that the process sees, and a look at what lies there can wait for ever.
-        if namespace(&process).ok() != first || mounts.may_wait_at(&at, of) {
+        if namespace(process).ok() != first || mounts.may_wait_at(&at, of) {
             continue;
         }
         let can_write = accessat(CWD, &cwd, Asked::WRITE_OK, AtFlags::EACCESS).is_ok();
         if can_write && ask(root, &at) == Access::ReadOnly {
             found.push(Standing {
-                pid,
-                program: program(&process),
+                pid: *pid,
+                program: program(process),
                 of: of.clone(),
             });
         }
     }
     found
-}
-
-fn program(process: &Path) -> String {
-    let name = fs::read(process.join("comm")).unwrap_or_default();
-    String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
 }
 
 /// Opens a place without following anything out of the root; mount points may hold any byte.
@@ -174,7 +176,7 @@ fn second_mount(line: &[u8]) -> Option<SecondMount> {
 
 /// Looks into each mount namespace that is not that of PID 1, once by each root directory that its processes have: a table
 /// shows what lies below that of its process. The second is whether some could not be looked at.
-fn processes(ways: &Ways) -> (Vec<Process>, bool) {
+fn processes(ways: &Ways, there: &[(u32, PathBuf)]) -> (Vec<Process>, bool) {
     let first = namespace(Path::new("/proc/1")).ok();
     let mut seen = BTreeSet::new();
     let mut told = BTreeSet::new();
@@ -182,12 +184,12 @@ fn processes(ways: &Ways) -> (Vec<Process>, bool) {
     let mut has_unseen = first.is_none();
     let own = std::process::id();
     // What only this process can do is over with it.
-    for (pid, process) in numbered().into_iter().filter(|(pid, _)| *pid != own) {
-        let view = namespace(&process).and_then(|namespace| {
+    for (pid, process) in there.iter().filter(|(pid, _)| *pid != own) {
+        let view = namespace(process).and_then(|namespace| {
             if first.as_ref() == Some(&namespace) {
                 return Ok(None);
             }
-            Ok(Some((namespace, root_directory(&process)?)))
+            Ok(Some((namespace, root_directory(process)?)))
         });
         let view = match view {
             Ok(Some(view)) => view,
@@ -207,11 +209,11 @@ fn processes(ways: &Ways) -> (Vec<Process>, bool) {
         };
         let (namespace, _) = view.clone();
         seen.insert(view);
-        let program = program(&process);
+        let program = program(process);
         for way in ways.only_in(&MountTable::parse(&text)) {
             if told.insert((namespace.clone(), way.of.clone())) {
                 found.push(Process {
-                    pid,
+                    pid: *pid,
                     program: program.clone(),
                     way,
                 });
@@ -238,18 +240,6 @@ fn root_directory(process: &Path) -> Result<(u64, u32, u32, u64), ErrorKind> {
 
 fn namespace(process: &Path) -> Result<PathBuf, ErrorKind> {
     fs::read_link(process.join("ns/mnt")).map_err(|error| error.kind())
-}
-
-/// The directories of processes, in the order of their numbers.
-pub(super) fn numbered() -> Vec<(u32, PathBuf)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().into_vec()));
-    let mut numbers: Vec<u32> = names
-        .filter_map(|name| str::from_utf8(&name).ok()?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    let with_path = |pid| (pid, PathBuf::from(format!("/proc/{pid}")));
-    numbers.into_iter().map(with_path).collect()
 }
 
 #[cfg(test)]

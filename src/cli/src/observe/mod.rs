@@ -5,7 +5,7 @@ mod fill;
 pub(crate) mod hidden;
 mod initramfs;
 mod layers;
-mod sysext;
+pub(crate) mod sysext;
 mod system;
 mod units;
 
@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{scope, sleep, spawn};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags, fstatvfs};
+use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use usr_policy_plan::lock::{STATE, State};
@@ -56,7 +56,7 @@ pub(crate) const ROOT: &str = "/proc/1/root";
 const LOOKS: u32 = 5;
 
 /// How long a file system may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long whoever changes them may take.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -66,8 +66,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) fn root_of_pid_1() -> Result<Option<Root>, Failure> {
     match Root::open(ROOT) {
         Ok(root) => Ok(Some(root)),
-        Err(_) if read(OWN_TABLE)? == read(TABLE)? => Root::open("/").map(Some),
+        Err(_) if has_table_of_pid_1()? => Root::open("/").map(Some),
         Err(_) => Ok(None),
+    }
+}
+
+/// Whether the tables are the same: anybody may compare those, and only root the namespaces.
+pub(crate) fn has_table_of_pid_1() -> Result<bool, Failure> {
+    Ok(read(OWN_TABLE)? == read(TABLE)?)
+}
+
+/// The root whose files say what is promised: what the machine was asked for, and not the chroot of a caller.
+pub(crate) fn root_of_the_promise() -> Result<Root, Failure> {
+    match root_of_pid_1()? {
+        Some(root) => Ok(root),
+        None => Root::open("/"),
     }
 }
 
@@ -204,17 +217,22 @@ fn database_at(root: &Root, plan: &Plan) -> Option<MountPoint> {
     path_of(&directory).filter(|real| real != path)
 }
 
-/// What only explains must not hold the verdict: an extension may be a link to a file system that does not answer. It is
-/// looked at beside the rest.
+/// What only explains must not hold the answer: an extension may lie on a file system that does not answer. It is looked at
+/// beside the rest, and waited for with [`PATIENCE`].
+pub(crate) fn beside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (told, answer) = channel();
+    // Nobody listens any more where that has taken too long.
+    spawn(move || drop(told.send(look())));
+    answer
+}
+
 fn extensions(plan: &Plan, mounts: &MountTable) -> Receiver<Sysext> {
-    let (plan, mounts, (told, answer)) = (plan.clone(), mounts.clone(), channel());
-    spawn(move || {
+    let (plan, mounts) = (plan.clone(), mounts.clone());
+    beside(move || {
         let root = root_of_pid_1().ok().flatten();
         let seen = root.map(|root| observe_sysext(&root, &mounts, &plan));
-        // Nobody listens any more where that has taken too long.
-        drop(told.send(seen.unwrap_or_default()));
-    });
-    answer
+        seen.unwrap_or_default()
+    })
 }
 
 /// Waits for [`extensions`].
@@ -237,7 +255,7 @@ fn follower(root: &Root) -> Follower {
 }
 
 /// Whoever runs this.
-fn caller() -> Caller {
+pub(crate) fn caller() -> Caller {
     if geteuid().is_root() {
         Caller::Root
     } else {
@@ -268,10 +286,9 @@ pub(crate) fn look(root: Option<&Root>, path: MountPoint) -> Place {
     let name = path.to_string();
     match root.open_at(&name, OFlags::PATH | OFlags::DIRECTORY) {
         Ok(directory) => {
-            let kind = if is_linked(root, &path) {
-                Kind::Linked
-            } else {
-                Kind::Directory
+            let kind = match root.directory_itself(&name) {
+                Ok(None) => Kind::Linked,
+                Ok(Some(_)) | Err(_) => Kind::Directory,
             };
             Place {
                 path,
@@ -290,28 +307,15 @@ pub(crate) fn look(root: Option<&Root>, path: MountPoint) -> Place {
 }
 
 pub(crate) fn access(directory: impl AsFd) -> Access {
-    match may_write(directory) {
+    access_of(may_write(directory))
+}
+
+/// What an answer to faccessat(2) says.
+pub(crate) fn access_of(asked: Result<(), Errno>) -> Access {
+    match asked {
         Ok(()) => Access::Writable,
         Err(Errno::ROFS) => Access::ReadOnly,
         // Without the right to write there, the question stays open.
         Err(_) => Access::NoWitness,
     }
-}
-
-/// Whether a symbolic link is anywhere on the way, where systemd mounts nothing.
-fn is_linked(root: &Root, path: &MountPoint) -> bool {
-    let name = path.to_string();
-    let ends = name
-        .char_indices()
-        .skip(1)
-        .filter_map(|(at, c)| (c == '/').then_some(at))
-        .chain([name.len()]);
-    ends.into_iter().any(|end| {
-        root.open_at(&name[..end], OFlags::PATH | OFlags::NOFOLLOW)
-            .is_ok_and(|file| {
-                rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).is_ok_and(|stat| {
-                    rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink()
-                })
-            })
-    })
 }

@@ -12,6 +12,7 @@ use usr_policy_plan::plan::Plan;
 use usr_policy_plan::verify::{
     Access, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext,
 };
+use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
@@ -26,9 +27,6 @@ const CONFIGURATION: [&str; 4] = [
     "/usr/lib/systemd",
 ];
 
-/// What the merged `/usr` is made of. Source: systemd src/sysext/sysext.c (`merge_subprocess`).
-const NAMES: &str = "/usr/.systemd-sysext/extensions";
-
 /// Where a mutable merge writes what is written to `/usr`. Source: systemd-sysext(8), "Mutability".
 const MUTABLE: &str = "/var/lib/extensions.mutable/usr";
 
@@ -36,19 +34,12 @@ pub(crate) fn observe_sysext(root: &Root, mounts: &MountTable, plan: &Plan) -> S
     let directories = EXTENSION_DIRECTORIES
         .into_iter()
         .filter_map(|path| search_directory(root, path));
-    let merged = root.read(NAMES).ok().flatten().map(|names| {
-        let names = String::from_utf8_lossy(&names).into_owned();
-        names.lines().map(str::to_owned).collect()
-    });
     let system = ["/etc/os-release", "/usr/lib/os-release"]
         .into_iter()
         .find_map(|path| root.read(path).ok().flatten());
     Sysext {
-        merged,
-        extensions: EXTENSION_DIRECTORIES
-            .into_iter()
-            .flat_map(|directory| extensions(root, mounts, directory))
-            .collect(),
+        merged: merged_over(root, "/usr").unwrap_or_default(),
+        extensions: extensions(root, mounts),
         directories: directories.collect(),
         system: system.unwrap_or_default(),
         architecture: architecture(),
@@ -91,7 +82,26 @@ fn written(directory: &OwnedFd) -> Access {
     }
 }
 
-fn extensions(root: &Root, mounts: &MountTable, directory: &str) -> Vec<Extension> {
+/// What is merged over a directory, by the names that systemd-sysext(8) has for them; `None` where it carries none.
+/// Source: systemd src/sysext/sysext.c (`merge_subprocess`).
+pub(crate) fn merged_over(root: &Root, directory: &str) -> Result<Option<Vec<String>>, Failure> {
+    let names = root.read(&format!("{directory}/.systemd-sysext/extensions"))?;
+    Ok(names.map(|names| {
+        let names = String::from_utf8_lossy(&names).into_owned();
+        names.lines().map(str::to_owned).collect()
+    }))
+}
+
+/// What lies in the directories that are searched, in their order. What a link leads to is not looked at where that may wait
+/// for ever.
+pub(crate) fn extensions(root: &Root, mounts: &MountTable) -> Vec<Extension> {
+    EXTENSION_DIRECTORIES
+        .into_iter()
+        .flat_map(|directory| extensions_in(root, mounts, directory))
+        .collect()
+}
+
+fn extensions_in(root: &Root, mounts: &MountTable, directory: &str) -> Vec<Extension> {
     let mut entries: Vec<String> = root
         .names(directory)
         .unwrap_or_default()

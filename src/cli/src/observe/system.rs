@@ -5,28 +5,22 @@ use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
-use usr_policy_plan::plan::{FSTAB, Installation, Plan};
+use usr_policy_plan::plan::{FSTAB, Plan};
 use usr_policy_plan::policy::Treatment;
+use usr_policy_plan::unit::BOOT_PROGRAM;
 use usr_policy_plan::verify::{
-    Hidden, Kind, OUTSIDE, Place, STORES, SYSEXT_SERVICE, SystemFacts, Unit, units_to_look_at,
+    Generator, Hidden, Kind, OUTSIDE, Place, STORES, SYSEXT_SERVICE, SystemFacts, Unit,
+    units_to_look_at,
 };
 use usr_policy_system::facts::running_cmdline;
 use usr_policy_system::root::Root;
-use usr_policy_system::seen::{installation, is_program, runs_systemd};
+use usr_policy_system::seen::{self, GENERATOR_DIRECTORIES, is_program, runs_systemd};
 
 use crate::observe::hidden::{Depth, beneath};
 use crate::observe::initramfs::builders;
 use crate::observe::look;
 use crate::observe::sysext::configuration;
 use crate::observe::units::{observe_units, read_file};
-
-/// Where systemd looks for generators, the first name wins. Source: systemd.generator(7).
-const GENERATORS: [&str; 4] = [
-    "/run/systemd/system-generators",
-    "/etc/systemd/system-generators",
-    "/usr/local/lib/systemd/system-generators",
-    "/usr/lib/systemd/system-generators",
-];
 
 /// What cannot be read is left out: whoever needs it to judge a rule reads it too, and says so.
 pub(crate) fn observe_system(
@@ -56,13 +50,8 @@ pub(crate) fn observe_system(
         environment_files: environment_files(root, &units),
         manager: configuration(root, "system.conf"),
         units,
-        masked_generator: masked_generator(root),
         runs_systemd: runs_systemd(root),
-        has_generator: match installation(root) {
-            Installation::NoGenerator => Some(false),
-            Installation::Whole | Installation::NobodyToLock => Some(true),
-            Installation::NoBootProgram => None,
-        },
+        generator: generator(root),
         builders: builders(root),
     }
 }
@@ -120,11 +109,11 @@ fn store(root: &Root) -> Option<Place> {
     STORES.iter().find_map(|path| place(root, path))
 }
 
-fn masked_generator(root: &Root) -> Option<String> {
-    let mut paths = GENERATORS
-        .iter()
-        .map(|directory| format!("{directory}/usr-policy-generator"));
-    // The name counts, wherever it leads.
-    let first = paths.find(|path| root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok())?;
-    (!is_program(root, &first)).then_some(first)
+fn generator(root: &Root) -> Generator {
+    match seen::generator(root, &GENERATOR_DIRECTORIES) {
+        Some((_, true)) => Generator::Ours,
+        Some((path, false)) => Generator::Masked(path),
+        None if is_program(root, BOOT_PROGRAM) => Generator::Missing,
+        None => Generator::Unknown,
+    }
 }

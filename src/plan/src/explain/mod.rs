@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::fstab::Fstab;
-use crate::lock::{State, Wanted};
+use crate::lock::{State, Wanted, Why};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::{MountInfo, MountTable};
 use crate::package_manager::PACMAN;
@@ -17,7 +17,7 @@ use crate::plan::{FSTAB, Facts, Plan, enabled_fstab, read_only_by_nature};
 use crate::policy::{CMDLINE_FILE, Lock, Origin, Role, Rule, Treatment};
 use crate::text::Shown;
 use crate::unit_name::mount_unit;
-use crate::verify::{Access, EXTENSION_DIRECTORIES};
+use crate::verify::{Access, EXTENSION_DIRECTORIES, is_open, rule_of};
 
 /// File systems whose files are in memory. Source: tmpfs(5), Linux Documentation/filesystems/ramfs-rootfs-initramfs.rst.
 const IN_MEMORY: [&[u8]; 3] = [b"tmpfs", b"ramfs", b"devtmpfs"];
@@ -61,6 +61,18 @@ pub struct Looked {
     pub now: u64,
     /// What else must be known of the look itself.
     pub notes: Vec<String>,
+}
+
+impl Looked {
+    /// What the lock table says now, after the merge that may have come since it was written.
+    fn wanted(&self, plan: &Plan) -> Wanted {
+        let usr = rule_of(plan, Role::Usr);
+        let top = usr.and_then(|usr| self.mounts.holding(&usr.mount_point));
+        let state = self
+            .state
+            .after(top.is_some_and(MountInfo::is_sysext), self.now);
+        state.wanted(plan.lock, self.is_guarded, self.now)
+    }
 }
 
 /// An extension of systemd-sysext(8).
@@ -107,9 +119,7 @@ pub fn explain(facts: &Facts, plan: &Plan, looked: &Looked) -> Vec<Line> {
         mount: by_id.or_else(|| looked.mounts.holding(&looked.nearest)),
         fstab: &fstab,
         rule: rule_over(plan, &looked.path),
-        wanted: looked
-            .state
-            .wanted(plan.lock, looked.is_guarded, looked.now),
+        wanted: looked.wanted(plan),
     };
     let lines = [
         ("path", Some(explained.path())),
@@ -300,13 +310,8 @@ impl Explained<'_> {
         let Some(mount) = self.mount else {
             return false;
         };
-        let is_open = match rule.role {
-            Role::Usr | Role::Cache => self.wanted.usr_is_open,
-            Role::Database => !self.wanted.is_locked,
-            Role::Path => false,
-        };
         let is_on_its_own = mount.mount_point.is_below(&rule.mount_point);
-        is_open
+        is_open(&self.wanted, rule.role)
             || is_on_its_own
             || match rule.treatment {
                 Treatment::Tmpfs(_) => mount.fs_type == b"tmpfs",
@@ -521,7 +526,7 @@ impl Explained<'_> {
     fn change_database(&self) -> String {
         let opened = self.opened(&format!("run {}", PACMAN.name));
         // Unlock is refused while extensions are merged.
-        if self.looked.state.extensions == crate::lock::Extensions::Merged {
+        if self.wanted.why == Why::Merged {
             format!("systemd-sysext unmerge, then {opened}")
         } else {
             opened

@@ -321,7 +321,9 @@ fn the_database_says_in_which_row_of_the_table_it_is() {
         "change",
         "usr-policy unlock, run pacman, and usr-policy lock",
     );
-    let merged = asked.with(|asked| asked.looked.state.extensions = Extensions::Merged);
+    // As long as nobody has followed the merge, only the mount table tells of it.
+    let merged = asking(&[ROOT, USR, SYSEXT, database], "/var/lib/pacman/local")
+        .with(|asked| asked.looked.nearest = point("/var/lib/pacman"));
     merged.ends("rule", "; locked: extensions are merged");
     merged.says(
         "change",

@@ -433,7 +433,7 @@ fn what_undoes_the_policy_at_the_next_boot_says_what_to_do_about_it() {
         "take ExecStart= out of it, then systemctl daemon-reload",
     );
     let mask = "/etc/systemd/system-generators/usr-policy-generator";
-    let report = closed(|seen| seen.system.masked_generator = Some(mask.to_owned()));
+    let report = closed(|seen| seen.system.generator = Generator::Masked(mask.to_owned()));
     warns(
         &report,
         mask,
@@ -520,12 +520,12 @@ fn who_has_undone_a_rule_comes_with_the_way_to_undo_that() {
         "write ro in its options, then run /usr/lib/usr-policy/usr-policy-generator sync",
     );
     let mut seen = machine(&strict, OPEN);
-    seen.system.has_generator = Some(false);
+    seen.system.generator = Generator::Missing;
     broken(
         &report(&strict, &seen),
         "/usr",
-        "systemd finds no generator of usr-policy: it is missing, or masked in /etc/systemd/system-generators",
-        "make install, or remove what masks it; then boot again",
+        "systemd finds no generator of usr-policy: it is missing",
+        "make install, then boot again",
     );
     let mut seen = machine(&strict, OPEN);
     seen.events = Event::parse(b"5 host /usr failed");

@@ -10,8 +10,9 @@ use super::undone::with;
 use super::{Topic, Verdict};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
-use crate::plan::PlannedMount;
+use crate::plan::{FSTAB, PlannedMount};
 use crate::policy::{Role, Rule, Tmpfs};
+use crate::unit::SYNC;
 
 impl<'a> Judge<'a> {
     pub(super) fn database(&mut self, rule: &Rule) {
@@ -51,7 +52,7 @@ impl<'a> Judge<'a> {
                     "writable, although it is to be locked{}",
                     self.since_opened(path)
                 );
-                let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync".into();
+                let remedy = format!("run {SYNC}");
                 (with(what, &undone), undone.remedy.unwrap_or(remedy))
             };
             self.find(Verdict::Broken, Topic::Database, path, what, remedy);
@@ -65,10 +66,11 @@ impl<'a> Judge<'a> {
             );
         } else if let Some(hole) = self.hole_in(real) {
             self.find(
-                Verdict::Broken, Topic::Database,
+                Verdict::Broken,
+                Topic::Database,
                 path,
                 format!("locked, but {hole} is a writable mount of its own below it"),
-                "run /usr/lib/usr-policy/usr-policy-generator sync, and write ro in its line of /etc/fstab",
+                format!("run {SYNC}, and write ro in its line of {FSTAB}"),
             );
         } else if let (Some(layer), Some(top)) = (read_only, self.observed.mount_at(place))
             && let Some(though) = self.closed_though_open(path, top, layer)

@@ -18,7 +18,7 @@ use crate::plan::{Plan, Reason};
 use crate::policy::{Lock, Mode, Origin, Role, Rule, Treatment};
 use crate::pre_init::PRE_INIT;
 use crate::text::Shown;
-use crate::unit::{BOOT_PROGRAM, FOLLOW_SERVICE};
+use crate::unit::{BOOT_PROGRAM, FOLLOW_SERVICE, SYNC};
 
 /// Names come from anywhere: none of them may look like a line of ours.
 fn shown(text: &str) -> String {
@@ -385,13 +385,11 @@ impl<'a> Judge<'a> {
             let (cause, remedy) = if self.plan.lock == Lock::Off {
                 (
                     ", as usrpolicy.lock=off asks",
-                    "take usrpolicy.lock=off away, in the configuration Lock=off, and boot again",
+                    "take usrpolicy.lock=off away, in the configuration Lock=off, and boot again"
+                        .to_string(),
                 )
             } else {
-                (
-                    "",
-                    "lock the database with /usr/lib/usr-policy/usr-policy-generator sync",
-                )
+                ("", format!("lock the database with {SYNC}"))
             };
             self.find(
                 Verdict::Broken,

@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::judge::Judge;
-use super::{Access, Kind, Topic, Verdict, Way};
+use super::{Access, Kind, Topic, Verdict, Way, is_open};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::read_only_by_nature;
@@ -282,17 +282,12 @@ impl Judge<'_> {
         let Some(mount) = mounts.find(|mount| mount.rule.mount_point == *path) else {
             return false;
         };
-        let is_open = match mount.rule.role {
-            Role::Usr => self.wanted().usr_is_open,
-            Role::Database => !self.wanted().is_locked,
-            _ => false,
-        };
         // By way of a link the table has another path for it, and only the database is followed there.
         let is_followed = mount.rule.role == Role::Database && self.observed.database_at.is_some();
         let place = self
             .place(path)
             .filter(|place| place.kind == Kind::Directory || is_followed);
-        !is_open && place.is_some_and(|place| self.closes(place))
+        !is_open(&self.wanted(), mount.rule.role) && place.is_some_and(|place| self.closes(place))
     }
 
     fn elsewhere(&mut self) {

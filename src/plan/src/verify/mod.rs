@@ -42,8 +42,10 @@ pub use next_boot::{SYSEXT_SERVICE, Unit, UnitPart, units_to_look_at};
 pub use observed::{Access, Blind, Caller, Follower, Kind, Observed, Place, PreInit};
 pub use open::YEAR_10_000;
 pub use stack::{Flag, Stack};
-pub use sysext::{Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext};
-pub use system::{Beneath, Hidden, OUTSIDE, STORES, SystemFacts};
+pub use sysext::{
+    ByName, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext, considered,
+};
+pub use system::{Beneath, Generator, Hidden, OUTSIDE, STORES, SystemFacts};
 pub use topic::Topic;
 pub use ways::{Way, Ways};
 
@@ -183,27 +185,40 @@ pub fn paths(plan: &Plan) -> Vec<MountPoint> {
 }
 
 /// The rule with this role, whether it is carried out or left out.
-fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
+pub(crate) fn rule_of(plan: &Plan, role: Role) -> Option<&Rule> {
     let carried_out = plan.mounts.iter().map(|mount| &mount.rule);
     let left_out = plan.left_out.iter().map(|left_out| &left_out.rule);
     carried_out.chain(left_out).find(|rule| rule.role == role)
 }
 
-/// What the lock table says now. What is remembered may be older than what is merged: then it is brought up to date first.
+/// Whether extensions are merged over `/usr`.
 #[must_use]
-pub fn wanted(plan: &Plan, observed: &Observed) -> Wanted {
+pub fn is_merged(plan: &Plan, observed: &Observed) -> bool {
     let usr = rule_of(plan, Role::Usr);
     let place = usr.and_then(|usr| {
         let mut places = observed.places.iter();
         places.find(|place| place.path == usr.mount_point)
     });
     let top = place.and_then(|place| observed.mount_at(place));
-    let is_merged = top.is_some_and(MountInfo::is_sysext);
-    observed.state.after(is_merged, observed.now).wanted(
-        plan.lock,
-        observed.is_guarded,
-        observed.now,
-    )
+    top.is_some_and(MountInfo::is_sysext)
+}
+
+/// What the lock table says now. What is remembered may be older than what is merged: then it is brought up to date first.
+#[must_use]
+pub fn wanted(plan: &Plan, observed: &Observed) -> Wanted {
+    let state = observed
+        .state
+        .after(is_merged(plan, observed), observed.now);
+    state.wanted(plan.lock, observed.is_guarded, observed.now)
+}
+
+/// Whether what has this role is open on purpose.
+pub(crate) fn is_open(wanted: &Wanted, role: Role) -> bool {
+    match role {
+        Role::Usr | Role::Cache => wanted.usr_is_open,
+        Role::Database => !wanted.is_locked,
+        Role::Path => false,
+    }
 }
 
 /// Compares what was seen with the plan.

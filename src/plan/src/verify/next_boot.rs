@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::judge::Judge;
-use super::{Topic, Verdict, rule_of};
+use super::{Generator, Topic, Verdict, rule_of};
 use crate::config;
 use crate::fstab::Fstab;
 use crate::plan::{FSTAB, Owner, Plan, is_switched_off, read_only_type};
@@ -52,15 +52,17 @@ impl Unit {
     }
 
     /// The file by which a mount can be written; `None` where it cannot, or no file says what is mounted.
-    pub(super) fn mounts_writable(&self) -> Option<&str> {
+    pub(super) fn mounts_writable(&self) -> Option<&UnitPart> {
         let (values, _) = self.values("Mount", "Options");
         let Some(last) = values.last() else {
             // A fragment without options mounts writable; a unit without a fragment is whatever is mounted.
-            let fragment = self.parts.iter().find(|file| !file.is_drop_in);
-            return fragment.map(|file| file.path.as_str());
+            return self.parts.iter().find(|file| !file.is_drop_in);
         };
         let mut options = last.value.split(|&byte| byte == b',');
-        (!options.any(|option| option == b"ro")).then_some(last.path)
+        if options.any(|option| option == b"ro") {
+            return None;
+        }
+        self.parts.iter().find(|file| file.path == last.path)
     }
 
     /// The values of a key that are in force: an empty one takes back those before it. In the second the last file that has
@@ -112,19 +114,39 @@ pub fn units_to_look_at(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-/// Directories of units that an administrator writes. Source: systemd.unit(5), "Unit File Load Path".
-const BY_ADMINISTRATOR: [&str; 4] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
+/// Who writes a file of a unit, as far as its directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Author {
+    /// The administrator, or a program at his word.
+    Administrator,
+    /// A generator, where ours writes and what the administrator writes wins.
+    Generator,
+    /// A generator that comes before what the administrator writes. Ours does not write there.
+    EarlyGenerator,
+    /// Whoever packages.
+    Vendor,
+    /// Nobody who can be told from the directory.
+    Other,
+}
+
+/// Who writes in which directory. Source: systemd.unit(5), "Unit File Load Path".
+const AUTHORS: [(&str, Author); 8] = [
+    ("/etc/systemd/system/", Author::Administrator),
+    ("/run/systemd/system/", Author::Administrator),
+    ("/etc/systemd/system.control/", Author::Administrator),
+    ("/run/systemd/system.control/", Author::Administrator),
+    ("/run/systemd/generator/", Author::Generator),
+    ("/run/systemd/generator.late/", Author::Generator),
+    ("/run/systemd/generator.early/", Author::EarlyGenerator),
+    ("/usr/", Author::Vendor),
 ];
 
-fn is_by_administrator(path: &str) -> bool {
-    BY_ADMINISTRATOR.iter().any(|directory| {
-        path.strip_prefix(directory)
-            .is_some_and(|rest| rest.starts_with('/'))
-    })
+impl UnitPart {
+    pub(super) fn author(&self) -> Author {
+        let mut authors = AUTHORS.into_iter();
+        let found = authors.find(|(directory, _)| self.path.starts_with(directory));
+        found.map_or(Author::Other, |(_, author)| author)
+    }
 }
 
 impl Judge<'_> {
@@ -146,7 +168,7 @@ impl Judge<'_> {
 
     fn generator(&mut self) {
         // Without a generator the boot has other hands: the scripts of OpenRC.
-        if let Some(path) = &self.observed.system.masked_generator {
+        if let Generator::Masked(path) = &self.observed.system.generator {
             let what = "stands in place of usr-policy's generator, and is no program: after the next boot or reload nothing locks the database";
             let remedy = format!("rm {path}");
             self.find(Verdict::Warning, Topic::NextBoot, path, what, remedy);
@@ -180,11 +202,12 @@ impl Judge<'_> {
                 self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
             }
         } else if self.is_to_be_read_only(&unit.name) {
-            let path = unit.mounts_writable();
-            if let Some(path) = path.filter(|path| is_by_administrator(path)) {
+            let part = unit.mounts_writable();
+            let part = part.filter(|part| part.author() == Author::Administrator);
+            if let Some(UnitPart { path, .. }) = part {
                 let what = format!("makes {} a mount that can be written", unit.name);
                 let remedy = "write ro in its Options=, then systemctl daemon-reload";
-                self.find(Verdict::Warning, Topic::NextBoot, &path, what, remedy);
+                self.find(Verdict::Warning, Topic::NextBoot, path, what, remedy);
             }
         }
     }
@@ -416,7 +439,7 @@ mod tests {
     #[test]
     fn a_generator_that_is_no_program_is_a_warning() {
         const PATH: &str = "/etc/systemd/system-generators/usr-policy-generator";
-        let report = of(|seen| seen.system.masked_generator = Some(PATH.into()));
+        let report = of(|seen| seen.system.generator = Generator::Masked(PATH.into()));
         says(
             &report,
             Verdict::Warning,

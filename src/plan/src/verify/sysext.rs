@@ -102,16 +102,8 @@ pub const EXTENSION_DIRECTORIES: [&str; 5] = [
 const SEARCHED: &[&str] = EXTENSION_DIRECTORIES.split_at(3).0;
 
 impl Sysext {
-    /// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
-    /// nothing.
     fn considered(&self) -> Vec<&Extension> {
-        let mut names = BTreeSet::new();
-        let considered = self.extensions.iter().filter(|extension| {
-            extension.is_searched()
-                && extension.content != Content::LeadsNowhere
-                && names.insert(&*extension.name)
-        });
-        considered.collect()
+        considered(&self.extensions)
     }
 
     /// The mutable mode that the configuration asks for, and the file that does.
@@ -129,15 +121,31 @@ impl Sysext {
     }
 }
 
+/// What is looked at when extensions are merged: the first of a name hides the others, a link that leads nowhere hides
+/// nothing.
+#[must_use]
+pub fn considered(extensions: &[Extension]) -> Vec<&Extension> {
+    let mut names = BTreeSet::new();
+    let considered = extensions.iter().filter(|extension| {
+        extension.is_searched()
+            && extension.content != Content::LeadsNowhere
+            && names.insert(&*extension.name)
+    });
+    considered.collect()
+}
+
 /// Extensions by name.
-struct ByName<'a> {
+#[derive(Debug)]
+pub struct ByName<'a> {
     extensions: &'a [Extension],
     /// The first one of each name that is a directory of versions, or is none.
     first: BTreeMap<(&'a str, bool), usize>,
 }
 
 impl<'a> ByName<'a> {
-    fn new(extensions: &'a [Extension]) -> Self {
+    /// Sorts them; they come in the order in which their directories are searched.
+    #[must_use]
+    pub fn new(extensions: &'a [Extension]) -> Self {
         let mut first = BTreeMap::new();
         for (at, extension) in extensions.iter().enumerate() {
             let key = (&*extension.name, extension.has_versions());
@@ -147,7 +155,8 @@ impl<'a> ByName<'a> {
     }
 
     /// The first one that a merge can have under this name: its own, or that of a version before which there is a name.
-    fn get(&self, name: &str) -> Option<&'a Extension> {
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a Extension> {
         let own = [(name, false), (name, true)];
         let versions = name
             .match_indices('_')
@@ -227,6 +236,56 @@ impl fmt::Display for Source<'_> {
     }
 }
 
+/// How well something is merged that comes from here, and what to do; `None` is what lies nowhere.
+fn how_it_is_merged(source: Option<&Extension>) -> (Verdict, String, &'static str) {
+    let Some(extension) = source else {
+        return (
+            Verdict::Warning,
+            "is merged, and lies in none of the directories that are searched: the next refresh takes it away".into(),
+            "put it back, or systemd-sysext refresh",
+        );
+    };
+    let from = Source(extension);
+    match &extension.content {
+        // Asking without rights is no witness, and the file system is not read-only.
+        Content::Directory {
+            access: Access::Writable | Access::NoWitness,
+            ..
+        } => (
+            Verdict::Warning,
+            format!(
+                "merged from {from}: a directory that can be written, and what changes there changes /usr at once"
+            ),
+            "make an image of it, or put it on a read-only file system",
+        ),
+        Content::Directory { .. } => (
+            Verdict::Holds,
+            format!("merged from {from}: a read-only directory"),
+            "",
+        ),
+        Content::Image => (Verdict::Holds, format!("merged from {from}: an image"), ""),
+        Content::Unseen if extension.path.as_bytes().ends_with(b".raw") => (
+            Verdict::NotApplicable,
+            format!("merged from {from}, which is not looked at"),
+            "",
+        ),
+        Content::Unseen => (
+            Verdict::Warning,
+            format!(
+                "merged from {from}: a directory on a file system that may stop answering, and what changes there changes /usr at once"
+            ),
+            "make an image of it, or put it on a read-only file system of this machine",
+        ),
+        Content::Mask | Content::LeadsNowhere => (
+            Verdict::Warning,
+            format!(
+                "is merged, and {from} is no extension any more: the next refresh takes it away"
+            ),
+            "put it back, or systemd-sysext refresh",
+        ),
+    }
+}
+
 /// Whether a mutable mode makes `/usr` writable; `None` for what is no mode.
 pub(super) fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
     let is = |word: &&str| mode.eq_ignore_ascii_case(word.as_bytes());
@@ -281,9 +340,7 @@ impl<'a> Judge<'a> {
             Some(place) => self.observed.mount_at(place),
             None => self.index.top_at(&path),
         };
-        top.filter(|top| {
-            top.mount_point == path && top.fs_type == b"overlay" && top.mount_source == b"sysext"
-        })
+        top.filter(|top| top.mount_point == path && top.is_sysext())
     }
 
     fn search_directories(&mut self) {
@@ -375,69 +432,8 @@ impl<'a> Judge<'a> {
         }
         let sources = ByName::new(&sysext.extensions);
         for name in sysext.merged.iter().flatten() {
-            let Some(extension) = sources.get(name) else {
-                self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    "is merged, and lies in none of the directories that are searched: the next refresh takes it away",
-                    "put it back, or systemd-sysext refresh",
-                );
-                continue;
-            };
-            let from = Source(extension);
-            match &extension.content {
-                // Asking without rights is no witness, and the file system is not read-only.
-                Content::Directory {
-                    access: Access::Writable | Access::NoWitness,
-                    ..
-                } => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!(
-                        "merged from {from}: a directory that can be written, and what changes there changes /usr at once"
-                    ),
-                    "make an image of it, or put it on a read-only file system",
-                ),
-                Content::Directory { .. } => self.find(
-                    Verdict::Holds,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}: a read-only directory"),
-                    "",
-                ),
-                Content::Image => self.find(
-                    Verdict::Holds,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}: an image"),
-                    "",
-                ),
-                Content::Unseen if extension.path.as_bytes().ends_with(b".raw") => self.find(
-                    Verdict::NotApplicable,
-                    Topic::Sysext,
-                    name,
-                    format!("merged from {from}, which is not looked at"),
-                    "",
-                ),
-                Content::Unseen => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!(
-                        "merged from {from}: a directory on a file system that may stop answering, and what changes there changes /usr at once"
-                    ),
-                    "make an image of it, or put it on a read-only file system of this machine",
-                ),
-                Content::Mask | Content::LeadsNowhere => self.find(
-                    Verdict::Warning,
-                    Topic::Sysext,
-                    name,
-                    format!("is merged, and {from} is no extension any more: the next refresh takes it away"),
-                    "put it back, or systemd-sysext refresh",
-                ),
-            }
+            let (verdict, what, remedy) = how_it_is_merged(sources.get(name));
+            self.find(verdict, Topic::Sysext, name, what, remedy);
         }
         self.order();
     }
@@ -471,7 +467,7 @@ impl<'a> Judge<'a> {
                 Topic::Sysext,
                 &"/usr",
                 format!("extensions were merged at this boot before {path} was locked"),
-                "order what merges them after local-fs.target, as systemd-sysext.service is",
+                format!("order what merges them after local-fs.target, as {SYSEXT_SERVICE} is"),
             );
         }
     }

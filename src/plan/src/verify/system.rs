@@ -33,14 +33,26 @@ pub struct SystemFacts {
     pub environment_files: Vec<ConfigFile>,
     /// system.conf of the service manager and its drop-ins, in the order in which they apply.
     pub manager: Vec<ConfigFile>,
-    /// A file of the name of our generator that comes before it, or takes its place, and is no program.
-    pub masked_generator: Option<String>,
     /// Whether PID 1 is systemd; `None` where that was not looked at.
     pub runs_systemd: Option<bool>,
-    /// Whether PID 1 finds a generator of usr-policy; `None` where that was not looked at.
-    pub has_generator: Option<bool>,
+    /// What systemd finds under the name of our generator.
+    pub generator: Generator,
     /// What makes the initramfs.
     pub builders: Builders,
+}
+
+/// What systemd finds under the name of our generator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Generator {
+    /// A program.
+    Ours,
+    /// A file that comes before it, or takes its place, and is no program.
+    Masked(String),
+    /// Nothing.
+    Missing,
+    /// That was not looked at, or usr-policy is not installed as a whole.
+    #[default]
+    Unknown,
 }
 
 /// What lies beneath a mount.

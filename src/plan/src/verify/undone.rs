@@ -4,27 +4,17 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use super::judge::Judge;
-use super::next_boot::{REMOUNT_SERVICE, UnitPart};
+use super::next_boot::{Author, REMOUNT_SERVICE, UnitPart};
 use super::sysext::is_mutable;
-use super::{Done, Event};
+use super::{Done, Event, Follower, Generator, Observed};
+use crate::lock::{Manual, Why};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount};
 use crate::policy::Mode;
 use crate::text::Shown;
-use crate::unit::{APPLY_SERVICE, KEEPS_USR_CLOSED, LOCK_SERVICE};
+use crate::unit::{APPLY_SERVICE, KEEPS_USR_CLOSED, LOCK_SERVICE, SYNC};
 use crate::unit_name::mount_unit;
-
-/// Where generators write what the administrator's files win over, with the slash at its end.
-const GENERATED: [&str; 2] = ["/run/systemd/generator/", "/run/systemd/generator.late/"];
-
-impl UnitPart {
-    fn is_generated(&self) -> bool {
-        GENERATED
-            .iter()
-            .any(|directory| self.path.starts_with(directory))
-    }
-}
 
 fn unit_of(path: &MountPoint) -> Option<String> {
     Some(mount_unit(path).ok()?.as_str().into())
@@ -59,6 +49,9 @@ impl Judge<'_> {
         if self.plan.mode != Mode::Strict {
             return Undone::unknown("");
         }
+        if let Some(undone) = self.opened_by_us(path) {
+            return undone;
+        }
         // A bind has no line in fstab and no unit that could be another one.
         let has_own_file_system =
             top.mount_point == *path && !self.observed.mounts.is_self_bind(path);
@@ -66,9 +59,8 @@ impl Judge<'_> {
             let writable = self
                 .unit_named("usr.mount")
                 .and_then(|unit| unit.mounts_writable());
-            if let Some(file) = self
-                .files_of("usr.mount")
-                .find(|file| !file.is_generated() && Some(file.path.as_str()) == writable)
+            if let Some(file) = writable
+                .filter(|file| matches!(file.author(), Author::Administrator | Author::Other))
             {
                 return Undone::new(
                     format!("{} mounts it without ro", file.path),
@@ -91,15 +83,14 @@ impl Judge<'_> {
 
     /// A remount takes the options of fstab, and that of systemd-remount-fs is only kept from it by a drop-in.
     fn remounted(&self, line: u32, path: &MountPoint) -> Undone {
-        let write =
-            "write ro in its options, then run /usr/lib/usr-policy/usr-policy-generator sync";
+        let write = || format!("write ro in its options, then run {SYNC}");
         // A remount by hand is not told from one that took its options from there.
         let by_anybody = || {
             Undone::new(
                 format!(
                     "by whom is not known; a remount of {path} without options of its own applies {FSTAB}:{line}, which has no ro"
                 ),
-                write,
+                write(),
             )
         };
         let service = self.unit_named(REMOUNT_SERVICE);
@@ -113,36 +104,86 @@ impl Judge<'_> {
             .files_of(REMOUNT_SERVICE)
             .find(|file| file.path.ends_with(KEEPS_USR_CLOSED));
         match drop_in {
-            Some(file) if file.is_generated() => by_anybody(),
-            // There is nothing that a drop-in could hide.
-            _ if self.has_no_generator() => {
-                let Undone { what, remedy } = no_generator();
-                Undone {
+            Some(file) if file.author() == Author::Generator => by_anybody(),
+            drop_in => match (self.no_generator(), drop_in) {
+                // There is nothing that a drop-in could hide.
+                (Some(Undone { what, remedy }), _) => Undone {
                     what: format!("{applies}, and nothing keeps it from that: {what}"),
                     remedy,
-                }
-            }
-            Some(file) => Undone::new(
-                format!("{applies}: {} hides what keeps it from that", file.path),
-                format!("remove {}, then {RELOAD}", file.path),
-            ),
-            None => Undone::new(
-                format!("{applies}: the drop-in that keeps it from that is missing"),
-                write,
-            ),
+                },
+                (None, Some(file)) => Undone::new(
+                    format!("{applies}: {} hides what keeps it from that", file.path),
+                    way_to_remove(file),
+                ),
+                (None, None) => Undone::new(
+                    format!("{applies}: the drop-in that keeps it from that is missing"),
+                    write(),
+                ),
+            },
         }
     }
 
-    /// Whether PID 1 is a systemd that finds no generator of ours.
-    fn has_no_generator(&self) -> bool {
+    /// What is to be said where PID 1 is a systemd that finds no generator of ours.
+    fn no_generator(&self) -> Option<Undone> {
         let system = &self.observed.system;
-        system.has_generator == Some(false) && system.runs_systemd != Some(false)
+        if system.runs_systemd == Some(false) {
+            return None;
+        }
+        let none = "systemd finds no generator of usr-policy:";
+        match &system.generator {
+            Generator::Masked(path) => {
+                let remedy = if path.starts_with(INSTALLED) {
+                    "make install, then boot again".to_string()
+                } else {
+                    format!("rm {path}, then boot again")
+                };
+                Some(Undone::new(format!("{none} {path} is no program"), remedy))
+            }
+            Generator::Missing => Some(Undone::new(
+                format!("{none} it is missing"),
+                "make install, then boot again",
+            )),
+            Generator::Ours | Generator::Unknown => None,
+        }
+    }
+
+    /// Whether one of ours has opened it on purpose, nothing has closed it since, and it is to be closed again.
+    fn opened_by_us(&self, path: &MountPoint) -> Option<Undone> {
+        let path = path.to_string();
+        let (_, events) = self.since_soft_reboot();
+        let last = events.iter().rev().find(|event| event.path == path);
+        let event = last.filter(|event| event.result == Done::Unlocked)?;
+        let Observed {
+            state,
+            now,
+            follower,
+            ..
+        } = self.observed;
+        if event.stage == FOLLOW {
+            return (self.wanted().why == Why::NoGuard).then(|| {
+                Undone::unknown(
+                    "usr-policy opened it after an unmerge, while the guard hook was there; it is no longer",
+                )
+            });
+        }
+        let is_over =
+            matches!(state.manual, Manual::Unlock { until: Some(until) } if until <= *now);
+        Some(Undone::unknown(match (is_over, follower) {
+            (true, Follower::Dead) => {
+                "usr-policy unlock opened it, its time is over and nobody follows"
+            }
+            (true, _) => "usr-policy unlock opened it, and its time is over",
+            (false, _) => "usr-policy unlock opened it, and nothing has closed it since",
+        }))
     }
 
     /// Who has opened the package database.
     pub(super) fn who_opened_database(&self, path: &MountPoint) -> Undone {
         if self.plan.mode != Mode::Strict {
             return Undone::unknown("");
+        }
+        if let Some(undone) = self.opened_by_us(path) {
+            return undone;
         }
         if self.was_closed(path)
             && let Some(place) = self.place(path)
@@ -163,16 +204,17 @@ impl Judge<'_> {
         if let Some(undone) = self.replaced(&unit) {
             return undone;
         }
-        let changes =
-            |file: &&UnitPart| !file.is_generated() && file.is_drop_in && !file.text.is_empty();
-        match self.files_of(&unit).find(changes) {
-            Some(file) => Undone::new(
+        let changes = |file: &&UnitPart| {
+            file.author() != Author::Generator && file.is_drop_in && !file.text.is_empty()
+        };
+        if let Some(file) = self.files_of(&unit).find(changes) {
+            return Undone::new(
                 format!("{} changes {unit}", file.path),
                 format!("look into {}", file.path),
-            ),
-            None if self.has_no_generator() => no_generator(),
-            None => Undone::unknown("by whom is not known"),
+            );
         }
+        let none = self.no_generator();
+        none.unwrap_or_else(|| Undone::unknown("by whom is not known"))
     }
 
     /// Who has merged extensions with a writable layer.
@@ -195,13 +237,13 @@ impl Judge<'_> {
         }
     }
 
-    /// The files of a unit that are evidence: what a vendor ships, below `/usr`, has undone nothing.
+    /// The files of a unit that are evidence: what a vendor ships has undone nothing.
     fn files_of(&self, unit: &str) -> impl Iterator<Item = &UnitPart> {
         let files = self
             .unit_named(unit)
             .into_iter()
             .flat_map(|unit| &unit.parts);
-        files.filter(|file| !file.path.starts_with("/usr/"))
+        files.filter(|file| file.author() != Author::Vendor)
     }
 
     /// Whether another file stands in place of a unit of ours.
@@ -213,11 +255,11 @@ impl Judge<'_> {
                 format!("systemctl unmask {unit}, then systemctl start {unit}"),
             ));
         }
-        // Where it is a generator's, ours is what systemd reads.
-        (!file.is_generated()).then(|| {
+        // Where ours is, ours is what systemd reads.
+        (file.author() != Author::Generator).then(|| {
             Undone::new(
                 format!("{} stands in place of {unit}", file.path),
-                format!("remove {}, then {RELOAD}", file.path),
+                way_to_remove(file),
             )
         })
     }
@@ -239,8 +281,8 @@ impl Judge<'_> {
         {
             return undone;
         }
-        if self.has_no_generator() {
-            return no_generator();
+        if let Some(undone) = self.no_generator() {
+            return undone;
         }
         let path = path.to_string();
         let failed = |event: &&Event| event.path == path && event.result == Done::Failed;
@@ -263,14 +305,24 @@ fn unknown(path: &MountPoint, top: &MountInfo) -> Undone {
     })
 }
 
+/// Where systemd's own and what `make install` puts there lies, with the slash at its end.
+const INSTALLED: &str = "/usr/lib/systemd/";
+
+/// The stage under which the follower records what it does.
+const FOLLOW: &str = "follow";
+
 /// So that a change of unit files counts.
 const RELOAD: &str = "systemctl daemon-reload";
 
-fn no_generator() -> Undone {
-    Undone::new(
-        "systemd finds no generator of usr-policy: it is missing, or masked in /etc/systemd/system-generators",
-        "make install, or remove what masks it; then boot again",
-    )
+/// What a generator has written comes back with the next reload.
+fn way_to_remove(file: &UnitPart) -> String {
+    let path = &file.path;
+    match file.author() {
+        Author::EarlyGenerator => format!(
+            "find the generator that writes {path}, and mask it in /etc/systemd/system-generators; then {RELOAD}"
+        ),
+        _ => format!("remove {path}, then {RELOAD}"),
+    }
 }
 
 /// `what`, and who it was where there is something to say.

@@ -61,7 +61,7 @@ impl Undoing<'_> {
         });
         let mut seen = machine(&plan, &[self.table, PACMAN].concat());
         seen.events = Event::parse(self.events.as_bytes());
-        seen.system.has_generator = Some(true);
+        seen.system.generator = Generator::Ours;
         seen.system.units = units(self.units);
         (plan, seen)
     }
@@ -169,7 +169,7 @@ fn a_usr_that_nothing_has_closed_names_what_kept_it_from_that() {
         ..NOTHING
     }
     .seen("usrpolicy=strict");
-    seen.system.has_generator = Some(false);
+    seen.system.generator = Generator::Missing;
     let report = report(&plan, &seen);
     says(
         &report,
@@ -214,7 +214,7 @@ fn remount_fs_is_named_with_its_line_where_nothing_keeps_it_from_it() {
         ..NOTHING
     };
     let (plan, mut seen) = alone.seen("usrpolicy=strict");
-    seen.system.has_generator = Some(false);
+    seen.system.generator = Generator::Missing;
     let unwritten = super::super::report(&plan, &seen);
     let what = "systemd-remount-fs applies /etc/fstab:2, which has no ro, and nothing keeps it from that: systemd finds no generator of usr-policy";
     says(&unwritten, Verdict::Broken, "/usr", what);
@@ -260,9 +260,9 @@ fn remount_fs_is_not_named_where_it_cannot_have_been() {
         let report = report(&plan, &seen);
         about(&report, "/usr").what.clone()
     };
-    let no_generator = |seen: &mut Observed| seen.system.has_generator = Some(false);
+    let no_generator = |seen: &mut Observed| seen.system.generator = Generator::Missing;
     let without_systemd = |seen: &mut Observed| {
-        seen.system.has_generator = Some(false);
+        seen.system.generator = Generator::Missing;
         seen.system.runs_systemd = Some(false);
     };
     let closed = NOTHING.events;
@@ -530,4 +530,146 @@ fn nobody_is_blamed_where_nothing_was_promised() {
     let report = report(&plan, &seen);
     assert!(about(&report, "/usr").what.starts_with("writable ("));
     assert_eq!(about(&report, "/var/tmp").what, "no tmpfs");
+}
+
+#[test]
+fn what_usr_policy_has_opened_itself_is_not_somebody_elses_doing() {
+    use crate::lock::{Extensions, Manual, State};
+    let opened = "1 early /usr read-only\n2 sync /var/lib/pacman read-only\n";
+    let over = Manual::Unlock { until: Some(5) };
+    for (path, stage, manual, follower, what) in [
+        (
+            "/usr",
+            "unlock",
+            over,
+            Follower::Dead,
+            Some("usr-policy unlock opened it, its time is over and nobody follows"),
+        ),
+        (
+            "/var/lib/pacman",
+            "unlock",
+            over,
+            Follower::Dead,
+            Some("usr-policy unlock opened it, its time is over and nobody follows"),
+        ),
+        (
+            "/usr",
+            "unlock",
+            over,
+            Follower::Alive,
+            Some("usr-policy unlock opened it, and its time is over"),
+        ),
+        (
+            "/usr",
+            "unlock",
+            Manual::Nothing,
+            Follower::Alive,
+            Some("usr-policy unlock opened it, and nothing has closed it since"),
+        ),
+        (
+            "/var/lib/pacman",
+            "follow",
+            Manual::Nothing,
+            Follower::Alive,
+            Some(
+                "usr-policy opened it after an unmerge, while the guard hook was there; it is no longer",
+            ),
+        ),
+        // Locked by hand for another reason than a guard that is gone.
+        (
+            "/var/lib/pacman",
+            "follow",
+            Manual::Lock,
+            Follower::Alive,
+            None,
+        ),
+    ] {
+        let events = format!("{opened}3 {stage} {path} open\n");
+        let (plan, mut seen) = Undoing {
+            events: &events,
+            ..NOTHING
+        }
+        .seen("usrpolicy=strict");
+        seen.mounts = crate::mountinfo::MountTable::parse(NO_BIND.as_bytes());
+        for place in &mut seen.places {
+            place.mount_id = None;
+        }
+        seen.now = 9;
+        seen.follower = follower;
+        seen.is_guarded = false;
+        seen.state = State {
+            extensions: Extensions::Unmerged { since: 2 },
+            manual,
+        };
+        let told = super::super::report(&plan, &seen);
+        let finding = about(&told, path);
+        assert_eq!(finding.verdict, Verdict::Broken, "{finding:#?}");
+        match what {
+            Some(what) => assert!(finding.what.contains(what), "{what}: {finding:#?}"),
+            None => assert!(
+                finding.what.contains("by whom is not known"),
+                "{finding:#?}"
+            ),
+        }
+        assert!(
+            finding
+                .remedy
+                .starts_with("run /usr/lib/usr-policy/usr-policy-generator sync"),
+            "{finding:#?}"
+        );
+        // What has closed it since is undone by somebody else.
+        seen.events.push(Event {
+            boottime: 4,
+            stage: "sync".into(),
+            path: path.into(),
+            result: Done::ReadOnly,
+        });
+        let finding = about(&super::super::report(&plan, &seen), path).clone();
+        assert!(
+            finding.what.contains("by whom is not known"),
+            "{finding:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_generator_that_is_no_program_is_named_with_the_way_out() {
+    for (path, remedy) in [
+        (
+            "/run/systemd/system-generators/usr-policy-generator",
+            "rm /run/systemd/system-generators/usr-policy-generator, then boot again",
+        ),
+        (
+            "/usr/lib/systemd/system-generators/usr-policy-generator",
+            "make install, then boot again",
+        ),
+    ] {
+        let (plan, mut seen) = Undoing {
+            events: "",
+            ..NOTHING
+        }
+        .seen("usrpolicy=strict");
+        seen.system.generator = Generator::Masked(path.to_owned());
+        let report = report(&plan, &seen);
+        let what = format!("systemd finds no generator of usr-policy: {path} is no program");
+        says(&report, Verdict::Broken, "/usr", &what);
+        assert_eq!(about(&report, "/usr").remedy, remedy);
+    }
+}
+
+#[test]
+fn what_an_early_generator_writes_is_nothing_to_remove_by_hand() {
+    let early = "/run/systemd/generator.early/usr-policy-apply.service";
+    let report = Undoing {
+        events: "",
+        units: &[(early, "[Service]\nExecStart=/bin/true\n")],
+        ..NOTHING
+    }
+    .report();
+    let what = format!("{early} stands in place of usr-policy-apply.service");
+    says(&report, Verdict::Broken, "/usr", &what);
+    let remedy = format!(
+        "find the generator that writes {early}, and mask it in /etc/systemd/system-generators; then systemctl daemon-reload"
+    );
+    assert_eq!(about(&report, "/usr").remedy, remedy);
 }

@@ -13,6 +13,7 @@ use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::plan::{FSTAB, Owner, PlannedMount, Stage};
 use crate::text::Shown;
+use crate::unit::SYNC;
 
 impl<'a> Judge<'a> {
     pub(super) fn usr(&mut self, mount: &PlannedMount) {
@@ -58,7 +59,7 @@ impl<'a> Judge<'a> {
         } else if let Some(what) = self.waits_for_transaction() {
             self.find(Verdict::Warning, Topic::Usr, path, what, LET_IT_END);
         } else {
-            let remedy = "run /usr/lib/usr-policy/usr-policy-generator sync, or boot again".into();
+            let remedy = format!("run {SYNC}, or boot again");
             let undone = self.who_opened_usr(mount, top);
             let what = with(format!("writable{}", self.since_opened(path)), &undone);
             let what = match self.stack(place) {
@@ -212,7 +213,7 @@ impl<'a> Judge<'a> {
                 Topic::Usr,
                 path,
                 what,
-                "systemd-sysext unmerge, then usr-policy-generator sync",
+                format!("systemd-sysext unmerge, then {SYNC}"),
             );
             return false;
         }
@@ -221,7 +222,7 @@ impl<'a> Judge<'a> {
             .mounts
             .stack_at(path)
             .iter()
-            .filter(|mount| mount.mount_source == b"sysext")
+            .filter(|mount| mount.is_sysext())
             .count()
             > 1
         {
