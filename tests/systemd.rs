@@ -103,6 +103,10 @@ const OTHERS: &[(&str, fn())] = &[
         },
     ),
     (
+        "what fstab brings late, and the boot does not wait for, is not waited for because of us either",
+        what_comes_late,
+    ),
+    (
         "whoever marks a boot as good does so after the verdict, as systemd-bless-boot does",
         || {
             install_over_usr();
@@ -318,6 +322,87 @@ fn is_accepted_with(ours: &Tree, both: &Tree) {
     }));
     let names: Vec<&str> = names.into_iter().collect();
     assert_eq!(units.verify(&names), "", "{names:?}");
+}
+
+/// Lines of fstab with which a machine boots, and a place of the database of its own: what they mount may need all that
+/// comes after the local file systems.
+const LATE: &[(&str, &str)] = &[
+    (
+        "nas:/srv /srv nfs nofail\n/srv/cache /var/cache none bind,nofail\n",
+        "",
+    ),
+    (
+        "/dev/mapper/data /var/cache ext4 nofail,x-systemd.requires=unlock-data.service\n",
+        "",
+    ),
+    (
+        "/dev/mapper/data /var/lib/pacman ext4 nofail,x-systemd.requires=unlock-data.service\n",
+        "",
+    ),
+    (
+        "/dev/mapper/data /var/lib ext4 nofail,x-systemd.requires=unlock-data.service\n",
+        "",
+    ),
+    (
+        "nas:/srv /srv nfs nofail\n/srv/db /var/lib/pacman none bind,nofail\n",
+        "",
+    ),
+    (
+        "/dev/mapper/data /mnt/data ext4 nofail,x-systemd.requires=unlock-data.service\n",
+        "/mnt/data/pacman",
+    ),
+    (
+        "/dev/mapper/data /mnt/data ext4 noauto,x-systemd.requires=unlock-data.service\n",
+        "/mnt/data/pacman",
+    ),
+    (
+        "/dev/mapper/data /mnt/data ext4 nofail,noauto,x-systemd.requires=unlock-data.service\n",
+        "/mnt/data/pacman",
+    ),
+    (
+        "/dev/mapper/data /mnt/data ext4 nofail,noauto,x-systemd.automount,x-systemd.requires=unlock-data.service\n",
+        "/mnt/data/pacman",
+    ),
+    // The other way round a machine has a cycle without us.
+    (
+        "/dev/vdb /var ext4 rw\n/dev/mapper/data /var/lib ext4 nofail,x-systemd.requires=unlock-data.service\n",
+        "",
+    ),
+];
+
+fn what_comes_late() {
+    install_over_usr();
+    let unlock = "[Service]\nType=oneshot\nExecStart=/bin/true\n";
+    let unlock = Entry::File(unlock.as_bytes().to_vec());
+    let mut cycles = Vec::new();
+    for (fstab, database) in LATE {
+        let directory = tempfile::tempdir().unwrap();
+        let case = Case {
+            name: (*fstab).to_owned(),
+            folder: directory.path().to_owned(),
+        };
+        let input = directory.path().join("input");
+        fs::create_dir_all(input.join("proc")).unwrap();
+        fs::create_dir_all(input.join("etc")).unwrap();
+        fs::write(input.join("proc/cmdline"), "rw usrpolicy=strict\n").unwrap();
+        fs::write(
+            input.join("etc/fstab"),
+            format!("LABEL=root / ext4 rw\n{fstab}"),
+        )
+        .unwrap();
+        if !database.is_empty() {
+            let text = format!("[options]\nDBPath = {database}\n");
+            fs::write(input.join("etc/pacman.conf"), text).unwrap();
+        }
+        let mut theirs = with_network(in_the_real_root(&case), "");
+        theirs.insert("normal/unlock-data.service".into(), unlock.clone());
+        assert_eq!(Units::new(&theirs).verify(&TARGETS), "", "{fstab}");
+        let said = Units::new(&together(&case.run().output, theirs)).verify(&TARGETS);
+        if !said.is_empty() {
+            cycles.push(format!("{fstab}{said}"));
+        }
+    }
+    assert!(cycles.is_empty(), "{}", cycles.join("\n"));
 }
 
 /// What systemd-analyze says when `text` is added to a file of the folder that has all kinds of entries.

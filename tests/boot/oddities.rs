@@ -1,10 +1,12 @@
 //! Boots of machines that are not as a policy expects them: each goes on, and says what it left out.
 
-use usr_policy_tests::machine::{Contents, Extra, Result, Suite};
+use usr_policy_tests::machine::{Contents, Extra, Format, Layout, Part, Result, Suite};
 
 use crate::case::{Case, Step, dracut, half_dracut, installed, with};
 use crate::checks;
-use crate::verdict::broken;
+use crate::layouts::{DATABASE, ROOT_LINE, STRICT, on_disks};
+use crate::observed::Observed;
+use crate::verdict::{CLEAN, broken};
 use crate::words::{said_in_the_log, verify_says};
 
 /// Everything that can be odd at once: words that are refused, a configuration with mistakes, a link and a hole where
@@ -114,5 +116,63 @@ pub fn cases() -> Result<Vec<Case>> {
                 complaints
             },
         },
+        Case {
+            name: "trixie-dracut-a-database-on-a-disk-that-the-boot-does-not-wait-for-is-locked",
+            image: on_disks(
+                "trixie-dracut-nofail",
+                Suite::Trixie,
+                Layout::of(
+                    Format::Ext4,
+                    [Part {
+                        path: DATABASE,
+                        label: "db",
+                        format: Format::Ext4,
+                    }],
+                ),
+                ROOT_LINE,
+                "LABEL=db\t/var/lib/pacman\text4\trw,nofail\t0 2\n",
+            )?,
+            words: STRICT,
+            steps: vec![Step {
+                name: "late-database",
+                script: "systemctl start usr-policy-lock.service; findmnt -n -o FSTYPE,OPTIONS /var/lib/pacman; \
+                    systemctl is-active local-fs.target var-lib-pacman.mount && ! touch /var/lib/pacman/x",
+            }],
+            twin: None,
+            verdict: CLEAN,
+            judge: is_locked_late,
+        },
+        Case {
+            name: "trixie-dracut-a-missing-disk-of-the-database-that-fstab-does-not-wait-for-holds-up-no-boot",
+            image: on_disks(
+                "trixie-dracut-nofail-missing",
+                Suite::Trixie,
+                Layout::whole(),
+                ROOT_LINE,
+                "LABEL=gone\t/var/lib/pacman\text4\trw,nofail,x-systemd.device-timeout=20s\t0 2\n",
+            )?,
+            words: STRICT,
+            steps: vec![Step {
+                name: "late-database",
+                script: "at() { systemctl show -P ActiveEnterTimestampMonotonic $1; }; up=$(at multi-user.target); \
+                    systemctl start usr-policy-lock.service; locked=$(at usr-policy-lock.service); \
+                    echo $up $locked; systemctl is-active local-fs.target && \
+                    test 0 -lt $up && test $up -lt $locked && ! touch /var/lib/pacman/x",
+            }],
+            twin: None,
+            verdict: CLEAN,
+            judge: is_locked_late,
+        },
     ])
+}
+
+/// The machine is up, and nothing can be written in the database.
+fn is_locked_late(seen: &Observed, _: Option<&Observed>) -> Vec<String> {
+    let mut complaints = checks::healthy(seen).broken();
+    match seen.said("step-late-database") {
+        Ok(said) if said.code == 0 => {}
+        Ok(said) => complaints.push(format!("the database: {}{}", said.stdout, said.stderr)),
+        Err(why) => complaints.push(why),
+    }
+    complaints
 }

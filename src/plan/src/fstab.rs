@@ -94,15 +94,42 @@ impl Fstab {
             .rev()
             .find(|entry| entry.file == *mount_point)
     }
+}
 
-    /// Whether a path comes with the network: something at it or above it is mounted from there. The root file system and
-    /// `/usr` do not count, for the initramfs mounts them.
-    #[must_use]
-    pub fn is_from_network(&self, path: &MountPoint) -> bool {
-        self.entries.iter().any(|entry| {
-            let is_mounted_before = [&b"/"[..], b"/usr"].contains(&entry.file.as_bytes());
-            !is_mounted_before && path.is_at_or_below(&entry.file) && entry.needs_network()
-        })
+/// When what lies at a path is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// With the local file systems, before anything that could change packages.
+    Local,
+    /// With the network, long after the local file systems.
+    Network,
+    /// At any time: the boot does not wait for it, and it may need all that the boot brings.
+    Late,
+    /// When somebody mounts this place, which the boot does not.
+    ByHand(MountPoint),
+}
+
+/// When what lies at a path is there, as the mounts at it and above it say. The root file system and `/usr` do not count,
+/// for the initramfs mounts them.
+pub(crate) fn arrival<'a>(entries: impl Iterator<Item = &'a Entry>, path: &MountPoint) -> Arrival {
+    let mut nearest: Option<&Entry> = None;
+    let mut is_from_network = false;
+    for entry in entries {
+        let is_mounted_before = [&b"/"[..], b"/usr"].contains(&entry.file.as_bytes());
+        if is_mounted_before || !path.is_at_or_below(&entry.file) {
+            continue;
+        }
+        is_from_network |= entry.needs_network();
+        if nearest.is_none_or(|nearest| entry.file.is_at_or_below(&nearest.file)) {
+            nearest = Some(entry);
+        }
+    }
+    // What the nearest one lies on comes before it: systemd mounts that first, and makes local-fs.target wait for both.
+    match nearest {
+        Some(entry) if entry.is_by_hand() => Arrival::ByHand(entry.file.clone()),
+        Some(_) if is_from_network => Arrival::Network,
+        Some(entry) if entry.is_late() => Arrival::Late,
+        None | Some(_) => Arrival::Local,
     }
 }
 
@@ -147,6 +174,26 @@ impl Entry {
 
     fn needs_network(&self) -> bool {
         needs_network(&self.vfstype, self.mntops.iter().map(Vec::as_slice))
+    }
+
+    /// Whether nothing mounts it at boot, not even the first look at it. Source: systemd.mount(5), `noauto`.
+    fn is_by_hand(&self) -> bool {
+        let is_automount = ["x-systemd.automount", "comment=systemd.automount"]
+            .iter()
+            .any(|option| self.has_option(option));
+        !is_automount && self.is_last("noauto", "auto")
+    }
+
+    /// Whether local-fs.target does not wait for it. Source: systemd.mount(5), `nofail`.
+    fn is_late(&self) -> bool {
+        self.is_last("nofail", "fail")
+    }
+
+    /// Whether of two options that exclude each other the first one counts: the later one of both does.
+    fn is_last(&self, option: &str, other: &str) -> bool {
+        let mut last = self.mntops.iter().rev();
+        let found = last.find(|o| [option.as_bytes(), other.as_bytes()].contains(&o.as_slice()));
+        found.is_some_and(|found| found == option.as_bytes())
     }
 }
 
@@ -402,6 +449,47 @@ mod tests {
         let fstab = Fstab::parse(b"/dev/a /usr ext4\n/dev/b /usr ext4\n/dev/c /usr/local ext4\n");
         assert_eq!(fstab.entry_at(&point("/usr")).unwrap().spec, b"/dev/b");
         assert_eq!(fstab.entry_at(&point("/var")), None);
+    }
+
+    #[test]
+    fn what_lies_at_a_path_is_there_with_the_nearest_mount() {
+        let by_hand = |place| Arrival::ByHand(point(place));
+        for (text, expected) in [
+            ("", Arrival::Local),
+            (
+                "a / ext4 nofail\nb /usr ext4 noauto\nc /var/libx ext4 nofail",
+                Arrival::Local,
+            ),
+            ("a /var ext4 nofail", Arrival::Late),
+            ("a /var ext4 nofail,fail", Arrival::Local),
+            ("a /var ext4 nofail\nb /var/lib ext4 rw", Arrival::Local),
+            ("b /var/lib ext4 nofail\na /var ext4 noauto", Arrival::Late),
+            (
+                "a /var ext4 nofail\nb /var/lib ext4 noauto",
+                by_hand("/var/lib"),
+            ),
+            ("a /var ext4 nofail,noauto", by_hand("/var")),
+            ("a /var ext4 noauto,auto", Arrival::Local),
+            ("a /var ext4 noauto,x-systemd.automount", Arrival::Local),
+            (
+                "a /var ext4 nofail,comment=systemd.automount",
+                Arrival::Late,
+            ),
+            ("a /var nfs nofail", Arrival::Network),
+            (
+                "a /var nfs rw\nb /var/lib none bind,nofail",
+                Arrival::Network,
+            ),
+            (
+                "a /var ext4 _netdev,noauto,x-systemd.automount",
+                Arrival::Network,
+            ),
+            ("a /var nfs noauto", by_hand("/var")),
+        ] {
+            let entries = Fstab::parse(text.as_bytes()).entries;
+            let found = arrival(entries.iter(), &point("/var/lib/pacman"));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::cmdline::Cmdline;
 use crate::config::ConfigFile;
-use crate::fstab::{self, Fstab};
+use crate::fstab::{self, Arrival, Fstab};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
 use crate::package_manager::NamedDatabase;
@@ -61,8 +61,8 @@ pub struct PlannedMount {
     pub rule: Rule,
     /// Who writes the path's `.mount` unit. `/usr` and the database are made read-only whoever it is.
     pub owner: Owner,
-    /// Whether what lies there comes with the network, long after the local file systems.
-    pub is_from_network: bool,
+    /// When what it lies on is there.
+    pub arrival: Arrival,
 }
 
 /// A rule that is not carried out.
@@ -79,6 +79,8 @@ pub struct LeftOut {
 pub enum Reason {
     /// Somebody else mounts something there, and knows better what it should be.
     Owned(Owner),
+    /// It lies below this place, which nothing mounts at boot: a unit of ours there would.
+    ByHand(Owner, MountPoint),
     /// It lies below a path that becomes a tmpfs itself.
     Covered(MountPoint),
     /// `usrpolicy.lock=off`.
@@ -100,6 +102,10 @@ impl fmt::Display for LeftOut {
             Reason::Owned(owner) => write!(
                 f,
                 "{owner}: {path} is already mounted there; leaving it as it is"
+            ),
+            Reason::ByHand(owner, place) => write!(
+                f,
+                "{owner}: {place} is not mounted at boot (noauto); leaving {path} below it as it is"
             ),
             Reason::Covered(by) => {
                 write!(
@@ -155,6 +161,7 @@ impl Plan {
         let text = enabled_fstab(facts);
         let fstab = Fstab::parse(text);
         let owner = |path: &MountPoint| owner_of(path, &fstab, &facts.cmdline);
+        let extra: Vec<fstab::Entry> = extra_entries(&facts.cmdline).collect();
 
         let mut plan = Plan {
             mode: policy.mode,
@@ -189,6 +196,10 @@ impl Plan {
         for rule in policy.rules {
             let owner = owner(&rule.mount_point);
             let covered = tmpfs.iter().find(|path| rule.mount_point.is_below(path));
+            let arrival = match rule.role {
+                Role::Usr => Arrival::Local,
+                _ => fstab::arrival(fstab.entries.iter().chain(&extra), &rule.mount_point),
+            };
             let reason = match (rule.role, rule.treatment, owner) {
                 (_, Treatment::ReadWrite, _) => {
                     plan.writable.push(rule);
@@ -199,19 +210,22 @@ impl Plan {
                 // Read-only is read-only, on whatever is mounted there.
                 (Role::Usr | Role::Database, ..) => None,
                 (.., Owner::Fstab { .. } | Owner::CommandLine) => Some(Reason::Owned(owner)),
-                _ => covered.cloned().map(Reason::Covered),
+                _ => match &arrival {
+                    Arrival::ByHand(place) => Some(Reason::ByHand(
+                        owner_of(place, &fstab, &facts.cmdline),
+                        place.clone(),
+                    )),
+                    _ => covered.cloned().map(Reason::Covered),
+                },
             };
             if let Some(reason) = reason {
                 plan.left_out.push(LeftOut { rule, reason });
                 continue;
             }
-            let path = &rule.mount_point;
-            let is_from_network = rule.role != Role::Usr
-                && (fstab.is_from_network(path) || is_extra_from_network(path, &facts.cmdline));
             plan.mounts.push(PlannedMount {
                 rule,
                 owner,
-                is_from_network,
+                arrival,
             });
         }
         if let Some((usr, entry)) = usr_line {
@@ -294,16 +308,17 @@ fn extra_mounts(cmdline: &Cmdline) -> impl Iterator<Item = impl Iterator<Item = 
         .map(|value| value.split(|&b| b == b':'))
 }
 
-/// The same as [`Fstab::is_from_network`] for mounts of the kernel command line.
-fn is_extra_from_network(path: &MountPoint, cmdline: &Cmdline) -> bool {
-    extra_mounts(cmdline).any(|mut fields| {
-        let place = fields.nth(1).and_then(|place| MountPoint::new(place).ok());
-        let (vfstype, options) = (fields.next(), fields.next());
-        place.is_some_and(|place| place.as_bytes() != b"/" && path.is_at_or_below(&place))
-            && fstab::needs_network(
-                vfstype.unwrap_or_default(),
-                options.unwrap_or_default().split(|&b| b == b','),
-            )
+/// The mounts of the kernel command line, as fstab would have them.
+fn extra_entries(cmdline: &Cmdline) -> impl Iterator<Item = fstab::Entry> {
+    extra_mounts(cmdline).filter_map(|mut fields| {
+        Some(fstab::Entry {
+            line: 0,
+            spec: fields.next()?.to_vec(),
+            file: MountPoint::new(fields.next()?).ok()?,
+            vfstype: fields.next().unwrap_or_default().to_vec(),
+            mntops: fstab::options(fields.next().unwrap_or_default()),
+            passno: 0,
+        })
     })
 }
 
