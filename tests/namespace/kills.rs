@@ -213,10 +213,8 @@ impl<'a> Machine<'a> {
     fn prepare(&mut self, victim: Victim) {
         let is_merged = self.system.mounts().iter().any(|it| it.source == "sysext");
         match victim {
-            TheFollower => {
-                if self.follower.is_none() {
-                    self.follower = Some(Follower::start(self.system));
-                }
+            TheFollower if self.follower.is_none() => {
+                self.follower = Some(Follower::start(self.system));
             }
             Merge | Unlock | Lock if is_merged => {
                 self.system.does(Unmerge.words());
@@ -305,6 +303,13 @@ impl<'a> Machine<'a> {
             }
         };
         let ended = wait(&mut child);
+        // The machine is faster or slower than it was.
+        let time = &mut self.times[at_work as usize];
+        *time = match (is_hit, victim == TheFollower || ended.signal().is_some()) {
+            (true, false) => *time * 9 / 10,
+            (false, _) => *time * 11 / 10,
+            (true, true) => *time,
+        };
         let is_hit = is_hit && (victim == TheFollower || ended.signal().is_some());
         self.done.push(format!(
             "{words:?}, after {delay:?} killed: {whom}; {ended}"
