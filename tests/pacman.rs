@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,7 +21,7 @@ use usr_policy_system::root::Root;
 use usr_policy_tests::machine::key::Key;
 use usr_policy_tests::machine::namespace::become_root;
 use usr_policy_tests::machine::{Cache, Suite};
-use usr_policy_tests::system::{Installed, System, installed};
+use usr_policy_tests::system::{Follower, Installed, System, becomes, installed};
 
 /// What a command is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +163,10 @@ fn main() -> ExitCode {
         add(
             "works on another root, whose own guard judges that root",
             judges_its_own_root,
+        );
+        add(
+            "ends its transaction whole when the time of an unlock is over in the middle of it",
+            ends_its_transaction,
         );
         add("reads its configuration as we do", reads_as_we_do);
         add(
@@ -598,6 +603,63 @@ fn belongs_to_its_root(tree: &Path) {
         let came = run(system, &command.split(' ').collect::<Vec<_>>());
         assert!(came.exit == 1 && came.hooks == ["guard"], "{came:?}");
         assert!(!came.elsewhere_changed, "{came:?}");
+    });
+}
+
+/// A transaction that began in time and goes on after it.
+const SLOW: &str = "[Trigger]
+Operation = Remove
+Type = Path
+Target = usr/*
+[Action]
+When = PreTransaction
+Exec = /bin/sh -c 'touch /run/slow; until test -e /run/go; do sleep 0.1; done'
+";
+
+/// Until the next merge the database stays open, behind the guard: which was asked, and let the transaction begin.
+fn ends_its_transaction(tree: &Path) {
+    System::of_tree(tree, STRICT, |system| {
+        system.write(&format!("{HOOKS}/70-slow.hook"), SLOW);
+        system.extension("hello");
+        prepare(system, State::Locked);
+        let _follower = Follower::start(system);
+        system.does(&["systemd-sysext", "merge"]);
+        becomes("the merge is seen", || {
+            let state = fs::read_to_string(system.path("/run/usr-policy/state/lock"));
+            state.is_ok_and(|text| text.contains("extensions merged"))
+        });
+        system.does(&["systemd-sysext", "unmerge"]);
+        becomes("the database is open", || !system.is_read_only(DATABASE));
+        system.does(&["usr-policy", "unlock", "--for", "5s"]);
+        let mut pacman = system
+            .command(&["pacman", "-R", "--noconfirm", "oldtoy"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        becomes("it has asked the guard", || {
+            system.path("/run/slow").exists()
+        });
+        let is_over = || {
+            let ran = system.command(&["usr-policy", "status"]).output().unwrap();
+            !String::from_utf8(ran.stdout)
+                .unwrap()
+                .contains("unlocked by hand")
+        };
+        becomes("the time is over", is_over);
+        // Whoever closes then has done it.
+        sleep(Duration::from_secs(1));
+        system.write("/run/go", "");
+        let exit = pacman.wait().unwrap().code();
+        let record = system.path("/var/lib/pacman/local/oldtoy-0-1").exists();
+        let program = system.path("/usr/bin/oldtoy").exists();
+        assert_eq!(
+            (exit, record, program),
+            (Some(0), false, false),
+            "exit code; what is left on record, and of the files"
+        );
+        becomes("usr is closed", || system.is_read_only("/usr"));
+        assert!(!system.is_read_only(DATABASE));
     });
 }
 
