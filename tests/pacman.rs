@@ -174,6 +174,13 @@ fn main() -> ExitCode {
             belongs_to_its_root,
         );
     }
+    trials.push(Trial::test(
+        "makepkg builds while everything is locked, and installs nothing",
+        || {
+            makepkg_builds(&tree(Suite::Build));
+            Ok(())
+        },
+    ));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -603,6 +610,50 @@ fn belongs_to_its_root(tree: &Path) {
         let came = run(system, &command.split(' ').collect::<Vec<_>>());
         assert!(came.exit == 1 && came.hooks == ["guard"], "{came:?}");
         assert!(!came.elsewhere_changed, "{came:?}");
+    });
+}
+
+/// The least that makepkg builds, and what it needs first.
+const PKGBUILD: &str = "pkgname=built
+pkgver=1
+pkgrel=1
+arch=(any)
+depends=(oldtoy)
+options=(!strip !debug)
+package() {
+    mkdir -p \"$pkgdir/usr/share\"
+    echo built >\"$pkgdir/usr/share/built\"
+}
+";
+
+/// As a person does it on the machine itself; the root of this one has no password, so makepkg's su asks for none.
+fn makepkg_builds(tree: &Path) {
+    System::of_tree(tree, STRICT, |system| {
+        prepare(system, State::Locked);
+        // bash hands its own output to programs as files.
+        system.does(&["ln", "-s", "/proc/self/fd", "/dev/fd"]);
+        system.write("/srv/build/PKGBUILD", PKGBUILD);
+        std::os::unix::fs::chown(system.path("/srv/build"), Some(1234), Some(1234)).unwrap();
+        let build = |words: &str| {
+            let user = "setpriv --reuid=1234 --regid=1234 --clear-groups env HOME=/srv/build PKGEXT=.pkg.tar";
+            let script =
+                format!("cd /srv/build && {user} makepkg --noconfirm --force {words} 2>&1");
+            run(system, &["sh", "-c", &script])
+        };
+        let package = system.path("/srv/build/built-1-1-any.pkg.tar");
+        let came = build("");
+        assert!(came.exit == 0 && package.exists(), "{came:?}");
+        assert!(
+            !came.record_changed && !came.rest_of_usr_changed,
+            "{came:?}"
+        );
+        fs::remove_file(&package).unwrap();
+        let text = PKGBUILD.replace("(oldtoy)", "(toy)");
+        system.write("/srv/build/PKGBUILD", &text);
+        let came = build("--syncdeps");
+        assert!(came.exit != 0 && !package.exists(), "{came:?}");
+        assert!(came.output.contains("unable to lock database"), "{came:?}");
+        assert!(!came.record_changed && !came.packages_changed, "{came:?}");
     });
 }
 
