@@ -14,6 +14,8 @@ mod closing;
 mod explain;
 #[path = "namespace/follower.rs"]
 mod follower;
+#[path = "namespace/guard.rs"]
+mod guard;
 #[path = "namespace/journal.rs"]
 mod journal;
 #[path = "namespace/kills.rs"]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         ("closing", closing::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
+        ("guard", guard::TESTS),
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),

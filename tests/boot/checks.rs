@@ -6,7 +6,7 @@
 use crate::journal;
 use crate::mounts::{Mount, Table};
 use crate::observed::{Answer, Moment, Observed};
-use crate::steps::HELLO;
+use crate::steps::{HELLO, OPENS};
 
 /// Promises and what came of them, in the order in which they were looked at.
 #[derive(Debug, Default)]
@@ -294,6 +294,10 @@ pub fn strict_merged_in_the_initramfs(seen: &Observed, twin: &Observed) -> Repor
     report.promise(
         "an-unmerge-gives-the-read-only-usr-back",
         unmerged(seen, &TWICE[..1], "EROFS", 1),
+    );
+    report.promise(
+        "the-follower-knew-of-the-merge-and-opens-the-database",
+        ends_well(seen, &format!("step-{}", OPENS.name)),
     );
     report.promise("verify-says-that-it-holds", verify_ends(seen, 0));
     report.promise("no-new-error-is-logged", no_new_error(seen, twin));
@@ -719,6 +723,16 @@ fn no_unit_lost(seen: &Observed) -> Result<(), String> {
     Ok(())
 }
 
+fn ends_well(seen: &Observed, name: &str) -> Result<(), String> {
+    let said = seen.said(name)?;
+    must(said.code == 0, || {
+        format!(
+            "{name}: exit code {}: {}{}",
+            said.code, said.stdout, said.stderr
+        )
+    })
+}
+
 /// The unmerges of [`crate::steps::MERGE_BY_HAND`], as they come back.
 const TWICE: [&str; 2] = ["step-unmerge", "step-unmerge-again"];
 
@@ -730,13 +744,7 @@ fn unmerged(
     mounts_at_usr: usize,
 ) -> Result<(), String> {
     for name in steps {
-        let said = seen.said(name)?;
-        must(said.code == 0, || {
-            format!(
-                "{name}: exit code {}: {}{}",
-                said.code, said.stdout, said.stderr
-            )
-        })?;
+        ends_well(seen, name)?;
         let Moment { append, mounts, .. } = seen.moment(name)?;
         must(append == answer, || {
             format!("{name}: opening a file in /usr to append: {append}")

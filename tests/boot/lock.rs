@@ -141,12 +141,16 @@ usr-policy verify",
 systemctl isolate rescue.target && systemctl isolate multi-user.target
 systemctl start local-fs.target && systemctl daemon-reload
 state isolated
+findmnt --noheadings --output FSTYPE /var/cache/pacman || echo no tmpfs over the cache
 usr-policy lock
+findmnt --noheadings --output FSTYPE /var/cache/pacman
 systemctl isolate rescue.target && systemctl isolate multi-user.target
 state locked",
         &[
             "isolated: /usr takes writes",
             "isolated: /var/lib/pacman takes writes",
+            "no tmpfs over the cache",
+            "tmpfs",
             "locked: /usr refuses writes",
             "locked: /var/lib/pacman refuses writes",
         ]
@@ -179,6 +183,49 @@ usr-policy status",
         ]
     ),
     act!(
+        "lock-merge-under-pacman-beside-usr",
+        "mkdir -p /etc/pacman.d/hooks beside/opt/beside beside/etc
+echo opt >beside/opt/beside/file
+echo etc >beside/etc/beside.conf
+printf 'pkgname = beside\\npkgver = 1-1\\npkgdesc = a\\nbuilddate = 1\\nsize = 1\\narch = any\\n' >beside/.PKGINFO
+bsdtar -C beside -cf beside-1-1-any.pkg.tar .PKGINFO etc opt
+cat >/etc/pacman.d/hooks/slow.hook <<END
+[Trigger]
+Operation = Install
+Type = Path
+Target = opt/*
+[Action]
+When = PreTransaction
+Exec = /bin/sh -c 'touch /run/witness/slow; sleep 8'
+END
+usr-policy unlock
+pacman -U --noconfirm beside-1-1-any.pkg.tar >pacman.beside 2>&1 &
+until test -e slow; do sleep 0.1; done
+merge
+usr-policy status | grep 'is changing packages' && echo named
+state meanwhile
+wait $! && echo pacman could
+cat pacman.beside
+becomes '/var/lib/pacman refuses writes'
+rm slow /etc/pacman.d/hooks/slow.hook
+pacman -Qk beside
+cat /opt/beside/file /etc/beside.conf
+systemd-sysext unmerge
+becomes '/usr refuses writes'
+becomes '/var/lib/pacman takes writes'
+usr-policy verify
+test ! -e /var/lib/usr-policy/covered && echo nothing is covered",
+        &[
+            "named",
+            "meanwhile: /var/lib/pacman takes writes",
+            "pacman could",
+            "became: /var/lib/pacman refuses writes",
+            "opt",
+            "etc",
+            "nothing is covered",
+        ]
+    ),
+    act!(
         "lock-merge-under-pacman",
         "mkdir -p /etc/pacman.d/hooks
 # In the middle of its transaction, which has not unpacked anything.
@@ -197,28 +244,74 @@ pacman -S --noconfirm toy oldtoy >/run/witness/pacman 2>&1 &
 until test -e /run/witness/slow; do sleep 0.1; done
 merge
 usr-policy status | grep 'is changing packages' && echo named
-! usr-policy verify && echo not held
+code=0
+usr-policy verify || code=$?
+echo meanwhile: exit code $code
 wait $! || echo pacman could not
 cat /run/witness/pacman
 becomes '/var/lib/pacman refuses writes'
 rm /etc/pacman.d/hooks/slow.hook
 pacman -Q toy oldtoy || :
-! usr-policy verify",
+systemd-sysext unmerge
+becomes '/usr refuses writes'
+code=0
+usr-policy verify >verdict || code=$?
+cat verdict
+echo then: exit code $code
+# Nothing else is broken any more.
+grep -c BROKEN verdict
+grep -o 'changed while extensions covered /usr.*' verdict",
         &[
             "named",
-            "not held",
-            "became: /var/lib/pacman refuses writes"
+            "meanwhile: exit code 1",
+            "became: /var/lib/pacman refuses writes",
+            "became: /usr refuses writes",
+            "then: exit code 1",
+            "1",
+            "changed while extensions covered /usr, so their files there may be missing or left over: oldtoy-1-1, toy-1-1",
         ]
     ),
     act!(
         "lock-mended",
-        "systemd-sysext unmerge
-usr-policy unlock
+        "usr-policy unlock
 pacman -S --noconfirm toy oldtoy
 test -e /usr/bin/toy && test -e /usr/bin/oldtoy && echo mended
 usr-policy lock
 usr-policy verify",
         &["mended"]
+    ),
+];
+
+/// All of user space starts again while an unlock still has its time, and nothing is merged: what was opened is closed.
+const SOFT_REBOOT: &[Act] = &[
+    act!(
+        "lock-unlock-for-an-hour",
+        "usr-policy unlock --for 1h
+state unlocked
+usr-policy status | grep -o 'unlocked by hand'
+systemctl soft-reboot
+sleep 90",
+        &["unlocked: /usr takes writes", "unlocked by hand"]
+    ),
+    act!(
+        "lock-soft-reboot",
+        "systemctl show --property=SoftRebootsCount
+state rebooted
+usr-policy status
+findmnt --noheadings --output FSTYPE /var/cache/pacman
+usr-policy verify
+# Nor is it opened again when the old time would have gone on.
+sleep 3
+state later
+! usr-policy status | grep 'unlocked by hand' && echo no unlock is remembered",
+        &[
+            "rebooted: /usr refuses writes",
+            "rebooted: /var/lib/pacman refuses writes",
+            "tmpfs",
+            "later: /usr refuses writes",
+            "later: /var/lib/pacman refuses writes",
+            "no unlock is remembered",
+        ]
     ),
 ];
 
@@ -266,8 +359,8 @@ pub fn cases() -> Result<Vec<Case>> {
         case(
             "forky-dracut-strict-the-database-is-locked-and-unlocked-as-the-table-says",
             image(Suite::Forky)?,
-            &[DAY, VARLINK],
-            |seen, _| in_root(judged(seen, &[DAY, VARLINK]), seen),
+            &[DAY, VARLINK, SOFT_REBOOT],
+            |seen, _| in_root(judged(seen, &[DAY, VARLINK, SOFT_REBOOT]), seen),
         ),
         case(
             "bookworm-dracut-strict-the-database-is-locked-and-unlocked-as-the-table-says",

@@ -58,6 +58,12 @@ pub const UNMERGE: Step = Step {
     script: "systemd-sysext unmerge && ! test -e /usr/bin/hello-ext",
 };
 
+/// With the guard an unmerge opens the database once it has settled, which only a follower does that knows of the merge.
+pub const OPENS: Step = Step {
+    name: "opens",
+    script: ". input/lock && becomes '/var/lib/pacman takes writes'",
+};
+
 /// What the program of the extension says.
 pub const HELLO: &str = "hello from the extension";
 

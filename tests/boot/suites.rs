@@ -11,7 +11,7 @@ use crate::layouts::{
     BTRFS_LINES, BTRFS_ROOT, DATABASE, EROFS_LINE, HEALTHY, HOLDS, OFF_WITH_USR, PROVIDED,
     ROOT_LINE, SIDE_BY_SIDE, USR, USR_LINE, case, on_disks,
 };
-use crate::steps::UNMERGE;
+use crate::steps::{OPENS, UNMERGE};
 use crate::verdict::{CLEAN, FSTAB_OPENS_USR, Verdict, WRITABLE_EXTENSION, warned};
 
 const STRICT: &str = "usrpolicy=strict";
@@ -184,7 +184,7 @@ fn merged_in_the_initramfs() -> Result<Vec<Case>> {
     };
     let off = "forky-dracut-an-extension-that-the-initramfs-merges-boots-without-the-word";
     let with_steps = |case| Case {
-        steps: vec![UNMERGE],
+        steps: vec![UNMERGE, OPENS],
         ..case
     };
     Ok(vec![

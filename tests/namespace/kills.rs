@@ -4,8 +4,8 @@
 use std::env;
 use std::fs;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,22 +17,48 @@ use usr_policy_tests::system::{Follower, GENERATOR, Line, System, becomes};
 use crate::STRICT;
 use crate::lock::{CACHE, DATABASE, STATE, is_closed, sync};
 
-/// How many processes are killed, in all three modes of the lock together.
+/// How many processes are killed while they are at work, in all three modes of the lock together.
 pub(crate) const KILLS: &str = "USR_POLICY_KILLS";
 
 /// Repeats what a run has done that had printed this number, as far as the scheduler does.
 pub(crate) const SEED: &str = "USR_POLICY_SEED";
 
-const COMMANDS: [&[&str]; 8] = [
-    &[GENERATOR, "sync"],
-    &["usr-policy", "lock"],
-    &["usr-policy", "unlock"],
-    &["usr-policy", "unlock", "--for", "1s"],
-    &["systemd-sysext", "merge"],
-    &["systemd-sysext", "unmerge"],
-    &["systemd-sysext", "unmerge"],
-    &["systemd-sysext", "refresh"],
-];
+/// Who is killed in the middle of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Follower,
+    Sync,
+    Lock,
+    Unlock,
+    Merge,
+    Unmerge,
+    Refresh,
+}
+
+use Victim::{Follower as TheFollower, Lock, Merge, Refresh, Sync, Unlock, Unmerge};
+
+const VICTIMS: [Victim; 7] = [TheFollower, Sync, Lock, Unlock, Merge, Unmerge, Refresh];
+
+/// What gives the follower something to do.
+const FOLLOWED: [Victim; 4] = [Lock, Unlock, Merge, Unmerge];
+
+/// So often in a row a kill may come too early or too late.
+const MISSES: u32 = 200;
+
+impl Victim {
+    /// The command; that of the follower is the test's own.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            TheFollower => &[],
+            Sync => &[GENERATOR, "sync"],
+            Lock => &["usr-policy", "lock"],
+            Unlock => &["usr-policy", "unlock"],
+            Merge => &["systemd-sysext", "merge"],
+            Unmerge => &["systemd-sysext", "unmerge"],
+            Refresh => &["systemd-sysext", "refresh"],
+        }
+    }
+}
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (
@@ -175,8 +201,14 @@ fn kills(lock: &'static str, part: u64, of: u64) {
     eprintln!("namespace: {times} kills, usrpolicy.lock={lock}, {SEED}={seed}");
     System::with(&format!("{STRICT} usrpolicy.lock={lock}"), |system| {
         let mut machine = Machine::new(system, lock, Random(seed));
+        // Nobody comes twice before everybody has come.
+        let mut turns = Vec::new();
         for number in 1..=times {
-            machine.kill_one();
+            if turns.is_empty() {
+                turns.extend(VICTIMS);
+            }
+            let turn = machine.random.below(turns.len() as u64) as usize;
+            machine.kill_one(turns.swap_remove(turn));
             let complaint = machine.complaint();
             assert!(
                 complaint.is_none(),
@@ -188,6 +220,7 @@ fn kills(lock: &'static str, part: u64, of: u64) {
             );
         }
         machine.ends_as_it_began();
+        machine.has_killed_everybody(times, lock);
     });
 }
 
@@ -198,8 +231,12 @@ struct Machine<'a> {
     follower: Option<Follower>,
     /// The mounts when everything was closed, and nothing merged.
     closed: Vec<String>,
-    /// How long each command takes when nobody kills it.
-    times: [Duration; COMMANDS.len()],
+    /// How long each command takes when nobody kills it, and it has something to do.
+    times: [Duration; VICTIMS.len()],
+    /// How many of each were killed at work.
+    hits: [u64; VICTIMS.len()],
+    /// How many had not begun yet, or had ended.
+    misses: [u64; VICTIMS.len()],
     /// What was done, for the message of a failure.
     done: Vec<String>,
 }
@@ -215,14 +252,17 @@ impl<'a> Machine<'a> {
             random,
             follower: None,
             closed: Vec::new(),
-            times: [Duration::ZERO; COMMANDS.len()],
+            times: [Duration::ZERO; VICTIMS.len()],
+            hits: [0; VICTIMS.len()],
+            misses: [0; VICTIMS.len()],
             done: Vec::new(),
         };
-        for (index, words) in COMMANDS.iter().enumerate() {
+        for victim in &VICTIMS[1..] {
+            machine.prepare(*victim);
             let began = Instant::now();
-            // Some are refused now and then; that takes as long.
-            let _ = system.command(words).output().unwrap();
-            machine.times[index] = began.elapsed();
+            // Under always an unlock is refused; that takes as long.
+            let _ = system.command(victim.words()).output().unwrap();
+            machine.times[*victim as usize] = began.elapsed();
         }
         machine.close();
         machine.closed = points(&system.mounts(), |_| true);
@@ -236,41 +276,44 @@ impl<'a> Machine<'a> {
         sync(self.system);
     }
 
-    /// Starts a command and ends somebody before, in or shortly after its work.
-    fn kill_one(&mut self) {
-        let index = self.random.below(COMMANDS.len() as u64) as usize;
-        let words = COMMANDS[index];
-        let mut command = self.system.command(words);
-        // What it starts itself is in its group, and has its output open as long as it lives.
-        let mut child = command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let time = self.times[index] * 3 / 2;
-        let delay = Duration::from_micros(self.random.below(time.as_micros() as u64));
-        sleep(delay);
-        let pid = Pid::from_child(&child);
-        let whom = match self.random.below(4) {
-            0 | 1 => {
-                let _ = kill_process(pid, Signal::KILL);
-                "it alone"
+    /// Brings the machine to where a victim has something to do.
+    fn prepare(&mut self, victim: Victim) {
+        let is_merged = self.system.mounts().iter().any(|it| it.source == "sysext");
+        match victim {
+            TheFollower if self.follower.is_none() => {
+                self.follower = Some(Follower::start(self.system));
             }
-            2 => {
-                let _ = kill_process_group(pid, Signal::KILL);
-                "it and what it had started"
+            Merge | Unlock | Lock if is_merged => {
+                self.system.does(Unmerge.words());
             }
-            _ => {
+            Unmerge | Refresh if !is_merged => self.system.does(Merge.words()),
+            _ => {}
+        }
+        match victim {
+            Unlock => self.system.does(Lock.words()),
+            Lock if self.lock != "always" => self.system.does(Unlock.words()),
+            // What it did not see happen; a follower would be there first.
+            Sync => {
                 self.follower = None;
-                "the follower"
+                if is_closed(self.system)[0] {
+                    self.system.does(&["umount", "--lazy", DATABASE]);
+                } else if !is_merged {
+                    self.system.does(Merge.words());
+                }
             }
-        };
-        let ended = wait(&mut child);
-        self.done.push(format!(
-            "{words:?}, after {delay:?} killed: {whom}; {ended}"
-        ));
+            _ => {}
+        }
+    }
+
+    /// Kills somebody who is at work.
+    fn kill_one(&mut self, victim: Victim) {
+        let mut misses = 0;
+        while !self.kill(victim) {
+            misses += 1;
+            self.misses[victim as usize] += 1;
+            assert!(misses < MISSES, "{victim:?} was never at work");
+        }
+        self.hits[victim as usize] += 1;
         if self.follower.is_none() && self.random.below(4) != 0 {
             self.done.push("a follower".into());
             self.follower = Some(Follower::start(self.system));
@@ -280,6 +323,65 @@ impl<'a> Machine<'a> {
             self.done.push("two seconds and a half".into());
             sleep(Duration::from_millis(2_500));
         }
+    }
+
+    /// Starts a command and ends somebody at any time of its work; whether that hit anybody.
+    fn kill(&mut self, victim: Victim) -> bool {
+        self.prepare(victim);
+        let at_work = match victim {
+            TheFollower => {
+                let at_work = FOLLOWED[self.random.below(FOLLOWED.len() as u64) as usize];
+                self.prepare(at_work);
+                at_work
+            }
+            _ => victim,
+        };
+        let mut words = at_work.words().to_vec();
+        // Without a follower nobody would know when it is over.
+        if at_work == Unlock && self.follower.is_some() && self.random.below(2) == 0 {
+            words.extend(["--for", "1s"]);
+        }
+        let mut command = self.system.command(&words);
+        // What it starts itself is in its group, and has its output open as long as it lives.
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let time = self.times[at_work as usize];
+        let delay = Duration::from_micros(self.random.below(time.as_micros() as u64));
+        sleep(delay);
+        let pid = Pid::from_child(&child);
+        let (whom, is_hit) = if victim == TheFollower {
+            let mut follower = self.follower.take().unwrap();
+            ("the follower", !follower.has_ended())
+        } else {
+            let name = fs::read_to_string(format!("/proc/{}/comm", child.id()));
+            // It is still what puts the command into the system's root.
+            let has_begun = name.is_ok_and(|name| name != "unshare\n");
+            if self.random.below(3) == 0 {
+                let _ = kill_process_group(pid, Signal::KILL);
+                ("it and what it had started", has_begun)
+            } else {
+                let _ = kill_process(pid, Signal::KILL);
+                ("it alone", has_begun)
+            }
+        };
+        let ended = wait(&mut child);
+        // The machine is faster or slower than it was.
+        let time = &mut self.times[at_work as usize];
+        *time = match (is_hit, victim == TheFollower || ended.signal().is_some()) {
+            (true, false) => *time * 9 / 10,
+            (false, _) => *time * 11 / 10,
+            (true, true) => *time,
+        };
+        let is_hit = is_hit && (victim == TheFollower || ended.signal().is_some());
+        self.done.push(format!(
+            "{words:?}, after {delay:?} killed: {whom}; {ended}"
+        ));
+        is_hit
     }
 
     /// Kills a command at the first, the second and every other of its calls; what a sync, and then a follower, made of
@@ -433,6 +535,20 @@ impl<'a> Machine<'a> {
         None
     }
 
+    /// A number that nobody can reach by killing who has ended.
+    fn has_killed_everybody(&self, times: u64, lock: &str) {
+        let each = VICTIMS.map(|victim| {
+            let (hits, misses) = (self.hits[victim as usize], self.misses[victim as usize]);
+            assert!(hits >= times / VICTIMS.len() as u64, "{victim:?}: {hits}");
+            format!("{victim:?} {hits} ({misses} missed)").to_lowercase()
+        });
+        assert_eq!(self.hits.iter().sum::<u64>(), times);
+        eprintln!(
+            "namespace: killed at work, usrpolicy.lock={lock}: {}",
+            each.join(", ")
+        );
+    }
+
     fn ends_as_it_began(&mut self) {
         drop(self.follower.take());
         self.close();
@@ -476,10 +592,10 @@ fn now() -> u64 {
 }
 
 /// Waits until the process and everything that it has started have ended; how it ended.
-fn wait(child: &mut Child) -> String {
+fn wait(child: &mut Child) -> ExitStatus {
     let mut output = child.stdout.take().unwrap();
     output.read_to_end(&mut Vec::new()).unwrap();
-    child.wait().unwrap().to_string()
+    child.wait().unwrap()
 }
 
 /// Where something is mounted, in an order of its own.

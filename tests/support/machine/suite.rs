@@ -64,6 +64,16 @@ const PACKAGES_OF_OPENRC: &[&str] = &[
     "strace",
 ];
 
+/// What a suite has that is no machine: a clean chroot in which packages are built.
+const PACKAGES_OF_BUILD: &[&str] = &[
+    "pacman-package-manager",
+    "makepkg",
+    "libarchive-tools",
+    "mount",
+    "util-linux",
+    "zstd",
+];
+
 /// Options of dpkg: nobody reads documentation in there, and the image is smaller by a third without.
 const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/doc/*",
@@ -115,6 +125,8 @@ pub enum Suite {
     Nfs,
     /// The stable one with systemd-boot, and what counts its tries.
     Efi,
+    /// The stable one with makepkg, and nothing that starts it.
+    Build,
 }
 
 /// A suite's tree, finished.
@@ -136,6 +148,7 @@ impl Display for Suite {
             Self::OpenRc => f.write_str("openrc"),
             Self::Nfs => f.write_str("nfs"),
             Self::Efi => f.write_str("efi"),
+            Self::Build => f.write_str("build"),
             _ => f.write_str(self.name()),
         }
     }
@@ -143,13 +156,14 @@ impl Display for Suite {
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Bookworm,
         Self::Trixie,
         Self::Forky,
         Self::OpenRc,
         Self::Nfs,
         Self::Efi,
+        Self::Build,
     ];
 
     /// The name that the archive knows.
@@ -157,7 +171,7 @@ impl Suite {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
-            Self::Trixie | Self::OpenRc | Self::Nfs | Self::Efi => "trixie",
+            Self::Trixie | Self::OpenRc | Self::Nfs | Self::Efi | Self::Build => "trixie",
             Self::Forky => "forky",
         }
     }
@@ -166,6 +180,7 @@ impl Suite {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::OpenRc => PACKAGES_OF_OPENRC,
+            Self::Build => PACKAGES_OF_BUILD,
             _ => PACKAGES,
         }
     }
@@ -173,7 +188,7 @@ impl Suite {
     /// Packages that are not everywhere.
     fn more_packages(self) -> &'static [&'static str] {
         match self {
-            Self::Bookworm | Self::Trixie | Self::OpenRc => &[],
+            Self::Bookworm | Self::Trixie | Self::OpenRc | Self::Build => &[],
             // switch_root has moved to util-linux-extra, and systemd-repart has become a package of its own.
             Self::Forky => &["systemd-repart", "util-linux-extra"],
             // The network in an initramfs, and both ends of a share.
@@ -189,7 +204,7 @@ impl Suite {
 
     fn customize_hook(self) -> &'static str {
         match self {
-            Self::OpenRc => CUSTOMIZE_HOOK_OF_OPENRC,
+            Self::OpenRc | Self::Build => CUSTOMIZE_HOOK_OF_OPENRC,
             _ => CUSTOMIZE_HOOK,
         }
     }
@@ -270,7 +285,7 @@ impl Suite {
         command::run(&mut mmdebstrap, log)?;
         repository::install(&root, log)?;
         match self {
-            Self::OpenRc => fs::write(dir.join("kernel-version"), "").at(dir)?,
+            Self::OpenRc | Self::Build => fs::write(dir.join("kernel-version"), "").at(dir)?,
             _ => keep_kernel(dir, &root)?,
         }
         LEFTOVERS
