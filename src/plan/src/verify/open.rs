@@ -121,7 +121,7 @@ mod tests {
     use alloc::string::ToString;
 
     use super::super::tests::{PACMAN, machine, plan, says};
-    use super::super::{Access, Report, Verdict, report};
+    use super::super::{Access, Event, Report, Verdict, report};
     use super::*;
     use crate::lock::{Manual, State};
 
@@ -178,6 +178,36 @@ mod tests {
                 finding.subject == "/usr" && finding.what.contains("although the lock table")
             });
             assert!(!says_it, "{table}{report:#?}");
+        }
+    }
+
+    #[test]
+    fn only_what_an_unlock_has_left_open_is_waited_for_and_only_where_somebody_waits() {
+        let plan = plan("usrpolicy=strict");
+        for (last, follower, verdict) in [
+            (Done::Unlocked, Follower::Alive, Verdict::Warning),
+            (Done::Unlocked, Follower::Unknown, Verdict::Warning),
+            (Done::Unlocked, Follower::Dead, Verdict::Broken),
+            // Somebody else has opened it, and a package manager runs.
+            (Done::Opened, Follower::Alive, Verdict::Broken),
+            (Done::ReadOnly, Follower::Alive, Verdict::Broken),
+        ] {
+            let mut seen = machine(&plan, "1 0 0:1 / / rw - ext4 a rw\n");
+            seen.at_work = Some("pacman (pid 7)".to_string());
+            seen.follower = follower;
+            seen.events = [Event {
+                boottime: 1,
+                stage: "unlock".to_string(),
+                path: "/usr".to_string(),
+                result: last,
+            }]
+            .into();
+            let report = report(&plan, &seen);
+            for path in ["/usr", "/var/lib/pacman"] {
+                let found = report.findings.iter().find(|found| found.subject == path);
+                let found = found.map(|found| found.verdict);
+                assert_eq!(found, Some(verdict), "{path} {last} {follower:?}");
+            }
         }
     }
 
