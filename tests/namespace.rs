@@ -8,6 +8,8 @@ mod beside;
 mod explain;
 #[path = "namespace/follower.rs"]
 mod follower;
+#[path = "namespace/installed.rs"]
+mod installed;
 #[path = "namespace/journal.rs"]
 mod journal;
 #[path = "namespace/kills.rs"]
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         ("beside", beside::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
+        ("installed", installed::TESTS),
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),

@@ -8,6 +8,7 @@ use usr_policy_system::wakers::Wakers;
 
 use crate::Failed;
 use crate::apply::{Planned, record};
+use crate::installed;
 use crate::sync::{By, Left, once, say_pending};
 
 /// How often it is looked whether a package manager has ended, in microseconds.
@@ -30,6 +31,9 @@ pub(crate) fn run() -> Result<(), Failed> {
     let mut planned = Planned::read("/".into())?;
     loop {
         let mut looked = Looked::at(&planned);
+        if installed::is_removed(looked.is_merged) {
+            return Ok(());
+        }
         if is_asked || known != Some(looked.is_merged) {
             planned = Planned::read("/".into())?;
             // What failed was logged, and is tried again: not at each mount of a machine with many, and less and less often.
@@ -64,6 +68,7 @@ pub(crate) fn run() -> Result<(), Failed> {
             looked.record_changes(seen);
         }
         seen = Some(looked);
+        installed::become_new_one();
         is_asked = wakers.wait()?;
     }
 }
