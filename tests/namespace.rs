@@ -4,6 +4,8 @@
 mod apply;
 #[path = "namespace/beside.rs"]
 mod beside;
+#[path = "namespace/configuration.rs"]
+mod configuration;
 #[path = "namespace/explain.rs"]
 mod explain;
 #[path = "namespace/follower.rs"]
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     let kinds = [
         ("apply", apply::TESTS),
         ("beside", beside::TESTS),
+        ("configuration", configuration::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
         ("installed", installed::TESTS),

@@ -19,6 +19,7 @@ mod follow;
 mod generator;
 mod init;
 mod installed;
+mod problems;
 mod sync;
 
 use std::ffi::OsString;
