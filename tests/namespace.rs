@@ -30,6 +30,8 @@ mod messages;
 mod plan;
 #[path = "namespace/refuses.rs"]
 mod refuses;
+#[path = "namespace/rights.rs"]
+mod rights;
 #[path = "namespace/rules.rs"]
 mod rules;
 #[path = "namespace/sandboxes.rs"]
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         ("many", many::TESTS),
         ("messages", messages::TESTS),
         ("plan", plan::TESTS),
+        ("rights", rights::TESTS),
         ("rules", rules::TESTS),
         ("refuses", refuses::TESTS),
         ("sandboxes", sandboxes::TESTS),

@@ -31,6 +31,7 @@ use usr_policy_plan::plan::Stage;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::kmsg;
+use usr_policy_system::state;
 use usr_policy_system::unit_dir::UnitDirs;
 
 /// The name in every record of the log, for `journalctl -t`.
@@ -49,6 +50,8 @@ fn run(words: &[OsString]) -> u8 {
     if std::process::id() == 1 && is_for_init(words) {
         return init::run(words);
     }
+    // Not for the first process: what the kernel gave it is the real init's.
+    state::set_umask();
     kmsg::init(IDENTIFIER);
     let result = match role(words.get(1..).unwrap_or_default()) {
         Some(Role::Generator(directories)) => generator::run(&directories),

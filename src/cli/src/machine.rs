@@ -41,6 +41,7 @@ impl Machine {
             return Err(Failure::new(verb, "cannot change mounts", Errno::PERM)
                 .with_remedy("run it as root"));
         }
+        state::set_umask();
         let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
         if namespace("self") != namespace("1") {
             return Err(
