@@ -30,7 +30,7 @@ bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build static install install-init install-openrc stage check check-quick check-pacman check-matrix soak bench boot boots try fmt requirements requirements-boot clean try-announcement
+.PHONY: all build static install install-init install-openrc uninstall stage check check-quick check-pacman check-matrix soak bench boot boots try fmt requirements requirements-boot clean try-announcement
 
 all: build
 
@@ -71,6 +71,21 @@ install-init: static
 # For a machine that OpenRC starts: its scripts are in /etc/init.d, whatever PREFIX is. A person adds it to the boot runlevel.
 install-openrc:
 	$(INSTALL) -Dm755 openrc/usr-policy $(DESTDIR)/etc/init.d/usr-policy
+
+# What `install` has copied, and no directory that others use. First the hook: without its program it would stop each
+# transaction of pacman, and where /usr is closed nothing else is removed either.
+uninstall:
+	rm -f $(hookdir)/00-usr-policy-guard.hook
+	rm -f $(generatordir)/usr-policy-generator
+	rm -f $(patsubst units/%,$(unitdir)/%,$(wildcard units/*.service))
+	rm -rf $(dracutdir)/90usr-policy
+	rm -f $(initcpiodir)/install/usr-policy $(initcpiodir)/hooks/usr-policy
+	rm -rf $(sharedir)
+	rm -f $(mandir)/man5/usr-policy.conf.5 $(mandir)/man7/usr-policy.7
+	rm -f $(mandir)/man8/usr-policy-generator.8 $(mandir)/man8/usr-policy.8
+	rm -f $(bashdir)/usr-policy $(zshdir)/_usr-policy $(fishdir)/usr-policy.fish
+	rm -f $(DESTDIR)$(PREFIX)/bin/usr-policy
+	rm -rf $(libexecdir)
 
 # A fresh tree each time: nothing of an older build may stay in what the tests boot.
 stage: build

@@ -1,7 +1,7 @@
 //! The command lines of both programs: exit codes, and every message that a person may read.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
 use usr_policy_plan::config;
@@ -102,9 +102,60 @@ const TESTS: &[(&str, fn())] = &[
         "every complaint is shown by a golden folder",
         every_complaint,
     ),
+    (
+        "what is installed is uninstalled, and nothing of anybody else's",
+        uninstall,
+    ),
 ];
 
 const STRICT: &str = "strict-closes-usr-and-the-database-and-puts-the-rest-in-memory";
+
+/// The files below a directory.
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_of(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files
+}
+
+fn uninstall() {
+    let root = tempfile::tempdir().unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let make = |target: &str| {
+        let ran = Command::new("make")
+            .args(["--no-print-directory", target, "PREFIX=/usr"])
+            .arg(format!("DESTDIR={}", root.path().display()))
+            .current_dir(workspace)
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        text(&ran.stdout)
+    };
+    make("install");
+    // Whatever is installed is what is tested, and some files of others lie beside it.
+    let mut others: Vec<PathBuf> = files_of(root.path())
+        .iter()
+        .filter_map(|file| Some(file.parent()?.with_file_name("other")))
+        .collect();
+    assert!(others.len() > 15, "{others:?}");
+    others.sort();
+    others.dedup();
+    for other in &others {
+        fs::write(other, "").unwrap();
+    }
+    let said = make("uninstall");
+    let first = said.lines().next().unwrap();
+    assert!(first.ends_with("/00-usr-policy-guard.hook"), "{said}");
+    let mut left = files_of(root.path());
+    left.sort();
+    assert_eq!(left, others);
+}
 
 fn usr_policy(words: &[&str]) -> Output {
     Command::new(product::program())

@@ -10,12 +10,16 @@ mod at_work;
 mod beside;
 #[path = "namespace/closing.rs"]
 mod closing;
+#[path = "namespace/configuration.rs"]
+mod configuration;
 #[path = "namespace/explain.rs"]
 mod explain;
 #[path = "namespace/follower.rs"]
 mod follower;
 #[path = "namespace/guard.rs"]
 mod guard;
+#[path = "namespace/installed.rs"]
+mod installed;
 #[path = "namespace/journal.rs"]
 mod journal;
 #[path = "namespace/kills.rs"]
@@ -34,6 +38,8 @@ mod messages;
 mod plan;
 #[path = "namespace/refuses.rs"]
 mod refuses;
+#[path = "namespace/rights.rs"]
+mod rights;
 #[path = "namespace/rules.rs"]
 mod rules;
 #[path = "namespace/sandboxes.rs"]
@@ -75,9 +81,11 @@ fn main() -> ExitCode {
         ("at work", at_work::TESTS),
         ("beside", beside::TESTS),
         ("closing", closing::TESTS),
+        ("configuration", configuration::TESTS),
         ("explain", explain::TESTS),
         ("follower", follower::TESTS),
         ("guard", guard::TESTS),
+        ("installed", installed::TESTS),
         ("journal", journal::TESTS),
         ("kills", kills::TESTS),
         ("layers", layers::TESTS),
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
         ("many", many::TESTS),
         ("messages", messages::TESTS),
         ("plan", plan::TESTS),
+        ("rights", rights::TESTS),
         ("rules", rules::TESTS),
         ("refuses", refuses::TESTS),
         ("sandboxes", sandboxes::TESTS),

@@ -11,7 +11,7 @@ use usr_policy_plan::policy::Role;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::container::in_container;
 use usr_policy_system::events;
-use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::facts::{gather_to_act, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{
     Below, How, detach, leave_peer_group, read_only_bind, set_read_only,
@@ -84,7 +84,7 @@ impl Planned {
 
     /// Reads configuration and fstab. What cannot be read is the generator's to report.
     pub(crate) fn with(cmdline: &[u8], root: Root) -> Self {
-        let (facts, _) = gather(&root, cmdline);
+        let (facts, _) = gather_to_act(&root, cmdline);
         Planned {
             plan: Plan::new(&facts),
             cmdline: facts.cmdline,

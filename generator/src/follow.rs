@@ -14,6 +14,7 @@ use usr_policy_system::wakers::Wakers;
 
 use crate::Failed;
 use crate::apply::{Planned, record};
+use crate::installed;
 use crate::sync::{By, Left, database_of, once, say_pending};
 
 /// How often it is looked whether a package manager has ended, in microseconds.
@@ -36,6 +37,9 @@ pub(crate) fn run() -> Result<(), Failed> {
     let mut planned = Planned::read("/".into())?;
     loop {
         let mut looked = Looked::at(&planned);
+        if installed::is_removed(looked.is_merged) {
+            return Ok(());
+        }
         let is_news = known != Some(looked.is_merged);
         // An unlock does not outlive that: the database alone would be open.
         let is_closed = seen
@@ -87,6 +91,7 @@ pub(crate) fn run() -> Result<(), Failed> {
             looked = Looked::at(&planned);
         }
         seen = Some(looked);
+        installed::become_new_one();
         is_asked = wakers.wait()?;
     }
 }

@@ -6,16 +6,18 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use log::{error, info, warn};
+use log::{Level, error, info, warn};
+use usr_policy_plan::config::boolean;
 use usr_policy_plan::plan::{FSTAB, Plan, Reason};
 use usr_policy_plan::unit::unit_tree;
 use usr_policy_system::container::in_container;
-use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::facts::{gather_to_act, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 use usr_policy_system::unit_dir::UnitDirs;
 
 use crate::Failed;
+use crate::problems::{say_first, say_problems};
 
 pub(crate) fn run(directories: &UnitDirs) -> Result<(), Failed> {
     // In the initramfs the static units act; a container's mounts are its manager's.
@@ -35,16 +37,13 @@ pub(crate) fn run(directories: &UnitDirs) -> Result<(), Failed> {
 /// Writes every unit that can be written; returns how many things went wrong.
 fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
     let root = Root::open("/")?;
-    let (facts, mut failures) = gather(&root, &running_cmdline(&root)?);
+    let (facts, mut failures) = gather_to_act(&root, &running_cmdline(&root)?);
     let plan = Plan::new(&facts);
-    for problem in &plan.problems {
-        error!("{problem}");
-    }
-    let wrong = plan.problems.len();
+    let wrong = say_problems(&plan);
     if plan.is_strict() {
-        for bad in &plan.fstab_lines {
-            warn!("{FSTAB}:{}: {}", bad.line, bad.problem);
-        }
+        let bad_lines = plan.fstab_lines.iter();
+        let mut bad_lines = bad_lines.map(|bad| format!("{FSTAB}:{}: {}", bad.line, bad.problem));
+        say_first(Level::Warn, &FSTAB, &mut bad_lines);
         for left_out in &plan.left_out {
             match left_out.reason {
                 Reason::LockOff | Reason::BelowUsr => info!("{left_out}"),
@@ -62,8 +61,6 @@ fn write_units(directories: &UnitDirs) -> Result<usize, Failure> {
 
 /// Source: systemd src/basic/initrd-util.c (`in_initrd`).
 fn in_initrd() -> bool {
-    match std::env::var_os("SYSTEMD_IN_INITRD") {
-        Some(value) => !matches!(value.as_bytes(), b"0" | b"no" | b"false" | b"off"),
-        None => Path::new("/etc/initrd-release").exists(),
-    }
+    let asked = std::env::var_os("SYSTEMD_IN_INITRD").and_then(|value| boolean(value.as_bytes()));
+    asked.unwrap_or_else(|| Path::new("/etc/initrd-release").exists())
 }

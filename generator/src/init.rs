@@ -21,7 +21,7 @@ use usr_policy_plan::pre_init::{
 use usr_policy_plan::text::Shown;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::block;
-use usr_policy_system::facts::{gather, running_cmdline};
+use usr_policy_system::facts::{gather_to_act, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::fsck::fsck;
 use usr_policy_system::kmsg;
@@ -30,6 +30,7 @@ use usr_policy_system::root::Root;
 use usr_policy_system::seen::mount_of;
 
 use crate::apply::{Planned, record, said};
+use crate::problems::say_problems;
 use crate::{Failed, IDENTIFIER};
 
 /// What a person can do where the machine does not come up.
@@ -68,15 +69,13 @@ fn prepare(words: &[OsString], real_init: &mut Option<MountPoint>) -> Result<(),
         Ok(cmdline) => (cmdline, Ok(())),
         Err(failure) => (b"usrpolicy=off".to_vec(), Err(Failed::from(failure))),
     };
-    let (facts, failures) = gather(&root, &cmdline);
+    let (facts, failures) = gather_to_act(&root, &cmdline);
     let plan = Plan::new(&facts);
     // The generator says it again where there is a systemd to call it.
     for failure in &failures {
         Failed::because(failure);
     }
-    for problem in &plan.problems {
-        Failed::because(problem);
-    }
+    say_problems(&plan);
     *real_init = plan.real_init;
     survive(words, real_init.as_ref());
     close(root, &cmdline, &facts).and(known)

@@ -4,12 +4,12 @@
 //! NORMAL [EARLY LATE]                        as a systemd generator(7), three absolute directories or one for all
 //! apply --root DIR --stage early|late|host   make DIR/usr read-only
 //! sync                                       close whatever the policy wants closed; without systemd, mount the rest
-//! follow                                     sync at every merge and unmerge, and when a time is over; it does not end
+//! follow                                     sync at every merge and unmerge, and when a time is over, as long as it is installed
 //! anything else, as the first process        mount /usr read-only and become the real init: init=/usr-policy-init
 //! ```
 //!
 //! It asks nobody, and lets the boot go on whatever it finds. Only as the first process it starts other programs: fsck,
-//! and the real init.
+//! and the real init. The follower becomes the program that replaces it.
 
 #![no_main]
 
@@ -18,6 +18,8 @@ mod entry;
 mod follow;
 mod generator;
 mod init;
+mod installed;
+mod problems;
 mod sync;
 
 use std::ffi::OsString;
@@ -29,6 +31,7 @@ use usr_policy_plan::plan::Stage;
 use usr_policy_plan::pre_init::PRE_INIT;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::kmsg;
+use usr_policy_system::state;
 use usr_policy_system::unit_dir::UnitDirs;
 
 /// The name in every record of the log, for `journalctl -t`.
@@ -47,12 +50,15 @@ fn run(words: &[OsString]) -> u8 {
     if std::process::id() == 1 && is_for_init(words) {
         return init::run(words);
     }
+    // Not for the first process: what the kernel gave it is the real init's.
+    state::set_umask();
     kmsg::init(IDENTIFIER);
     let result = match role(words.get(1..).unwrap_or_default()) {
         Some(Role::Generator(directories)) => generator::run(&directories),
         Some(Role::Apply { root, stage }) => apply::run(root, stage),
         Some(Role::Sync) => sync::run(),
-        Some(Role::Follow) => follow::run(),
+        // It ends by itself only where the package was removed.
+        Some(Role::Follow) => return follow::run().map_or(1, |()| installed::NOT_INSTALLED),
         None => {
             log::error!(
                 "wrong arguments; use one or three absolute directories, apply --root DIR --stage early|late|host, sync, or follow; to mount /usr without an initramfs, init=/usr-policy-init on the kernel command line"

@@ -449,7 +449,8 @@ impl System {
     }
 
     /// Whether a follower has its file locked.
-    fn is_followed(&self) -> bool {
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
         let file = File::open(self.path("/run/usr-policy/following"));
         file.is_ok_and(|file| file.try_lock_shared().is_err())
     }

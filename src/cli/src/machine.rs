@@ -41,6 +41,7 @@ impl Machine {
             return Err(Failure::new(verb, "cannot change mounts", Errno::PERM)
                 .with_remedy("run it as root"));
         }
+        state::set_umask();
         if has_mounts_of_pid_1() == Some(false) {
             return Err(
                 Failure::new(verb, "cannot change the mounts of PID 1", Errno::XDEV)

@@ -68,6 +68,22 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The words that systemd takes for a boolean; `None` for any other. Source: systemd src/basic/parse-util.c (`parse_boolean`).
+#[must_use]
+pub fn boolean(word: &[u8]) -> Option<bool> {
+    let is = |words: [&str; 6]| {
+        let mut words = words.iter();
+        words.any(|one| word.eq_ignore_ascii_case(one.as_bytes()))
+    };
+    if is(["1", "yes", "y", "true", "t", "on"]) {
+        Some(true)
+    } else if is(["0", "no", "n", "false", "f", "off"]) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
 /// Splits a configuration file into its assignments, in order, and the lines that are none. Total: no input panics.
 #[must_use]
 pub fn parse(text: &[u8]) -> (Vec<Assignment<'_>>, Vec<BadLine>) {
@@ -459,6 +475,25 @@ mod tests {
     #[test]
     fn utf8_stays() {
         assert_eq!(assignments("[Path:/é]\nSize=ü"), ["Path:/é/Size=ü"]);
+    }
+
+    #[test]
+    fn a_boolean_is_one_of_twelve_words_in_small_letters_or_capitals() {
+        for (words, expected) in [
+            (
+                &["1", "yes", "y", "true", "t", "on", "YES", "Y", "T", "On"][..],
+                Some(true),
+            ),
+            (
+                &["0", "no", "n", "false", "f", "off", "NO", "N", "F", "Off"],
+                Some(false),
+            ),
+            (&["", " ", "2", "-1", "00", "ja", "yes ", "of"], None),
+        ] {
+            for word in words {
+                assert_eq!(boolean(word.as_bytes()), expected, "{word:?}");
+            }
+        }
     }
 
     #[test]

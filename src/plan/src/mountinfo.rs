@@ -11,7 +11,7 @@ use core::fmt;
 use crate::fstab::needs_network;
 use crate::mount_point::MountPoint;
 use crate::octal;
-use crate::text::{Shown, numbered_lines};
+use crate::text::{Shown, decimal, numbered_lines};
 
 /// Options, split at commas, escapes decoded.
 // One buffer, each option ended by a NUL, which none of them can contain: a table has hundreds of options.
@@ -287,8 +287,8 @@ impl MountTable {
 fn mount_info(line: &[u8]) -> Result<MountInfo, &'static str> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mut field = |name| fields.next().ok_or(name);
-    let mount_id = number(field("mount ID")?).ok_or("mount ID")?;
-    let parent_id = number(field("parent ID")?).ok_or("parent ID")?;
+    let mount_id = decimal(field("mount ID")?).ok_or("mount ID")?;
+    let parent_id = decimal(field("parent ID")?).ok_or("parent ID")?;
     let st_dev = device(field("major:minor")?).ok_or("major:minor")?;
     let root = octal::decode(field("root")?);
     let mount_point =
@@ -300,7 +300,7 @@ fn mount_info(line: &[u8]) -> Result<MountInfo, &'static str> {
             b"-" => break,
             optional => {
                 if let Some(group) = optional.strip_prefix(b"shared:") {
-                    peer_group = Some(number(group).ok_or("optional fields")?);
+                    peer_group = Some(decimal(group).ok_or("optional fields")?);
                 }
             }
         }
@@ -325,19 +325,7 @@ fn mount_info(line: &[u8]) -> Result<MountInfo, &'static str> {
 
 fn device(field: &[u8]) -> Option<(u32, u32)> {
     let colon = field.iter().position(|&byte| byte == b':')?;
-    Some((number(&field[..colon])?, number(&field[colon + 1..])?))
-}
-
-fn number<T: TryFrom<u64>>(field: &[u8]) -> Option<T> {
-    let mut number: u64 = 0;
-    for byte in field {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-        number = number.checked_mul(10)?.checked_add(digit.into())?;
-    }
-    if field.is_empty() {
-        return None;
-    }
-    number.try_into().ok()
+    Some((decimal(&field[..colon])?, decimal(&field[colon + 1..])?))
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 //! The generator writes units from it, the initramfs stages take their step from it, and `usr-policy verify` reads it
 //! backwards; what was asked for and what is checked cannot drift apart.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
+use core::iter::successors;
 
 use crate::cmdline::Cmdline;
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, boolean};
 use crate::fstab::{self, Arrival, Fstab};
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
@@ -178,15 +180,14 @@ impl Plan {
             problems: policy.problems,
         };
         // A tmpfs that is left to somebody else is no tmpfs of ours, and may be none at all.
-        let tmpfs: Vec<MountPoint> = policy
-            .rules
-            .iter()
-            .filter(|rule| {
-                matches!(rule.treatment, Treatment::Tmpfs(_))
-                    && owner(&rule.mount_point) == Owner::UsrPolicy
-            })
-            .map(|rule| rule.mount_point.clone())
-            .collect();
+        let mut tmpfs: BTreeMap<MountPoint, usize> = BTreeMap::new();
+        for (index, rule) in policy.rules.iter().enumerate() {
+            if matches!(rule.treatment, Treatment::Tmpfs(_))
+                && owner(&rule.mount_point) == Owner::UsrPolicy
+            {
+                tmpfs.entry(rule.mount_point.clone()).or_insert(index);
+            }
+        }
         let usr = policy
             .rules
             .iter()
@@ -195,7 +196,12 @@ impl Plan {
         let usr_line = usr.and_then(|usr| fstab.entry_at(&usr).map(|entry| (usr, entry)));
         for rule in policy.rules {
             let owner = owner(&rule.mount_point);
-            let covered = tmpfs.iter().find(|path| rule.mount_point.is_below(path));
+            let above = successors(rule.mount_point.parent(), MountPoint::parent);
+            // The rule that was there first is the one to name.
+            let covered = above
+                .filter_map(|path| Some((*tmpfs.get(&path)?, path)))
+                .min()
+                .map(|(_, path)| path);
             let arrival = match rule.role {
                 Role::Usr => Arrival::Local,
                 _ => fstab::arrival(fstab.entries.iter().chain(&extra), &rule.mount_point),
@@ -215,7 +221,7 @@ impl Plan {
                         owner_of(place, &fstab, &facts.cmdline),
                         place.clone(),
                     )),
-                    _ => covered.cloned().map(Reason::Covered),
+                    _ => covered.map(Reason::Covered),
                 },
             };
             if let Some(reason) = reason {
@@ -280,12 +286,7 @@ pub(crate) fn enabled_fstab(facts: &Facts) -> &[u8] {
 /// Whether the last word with this key on the command line says no.
 pub(crate) fn is_switched_off(cmdline: &Cmdline, key: &str) -> bool {
     let last = cmdline.with_key(key).next_back();
-    last.and_then(|word| word.value.as_deref())
-        .is_some_and(|value| {
-            ["0", "no", "n", "false", "f", "off"]
-                .iter()
-                .any(|no| value.eq_ignore_ascii_case(no.as_bytes()))
-        })
+    last.and_then(|word| boolean(word.value.as_deref()?)) == Some(false)
 }
 
 fn owner_of(path: &MountPoint, fstab: &Fstab, cmdline: &Cmdline) -> Owner {

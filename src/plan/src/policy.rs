@@ -4,15 +4,16 @@
 //! [`Mode::Off`], because a machine that starts as it always did is the smaller harm.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::cmdline::{Cmdline, Word};
-use crate::config::{self, Assignment, ConfigFile};
+use crate::config::{self, Assignment, ConfigFile, boolean};
 use crate::mount_point::{MountPoint, NotAMountPoint};
 use crate::package_manager::{NamedDatabase, PACMAN};
-use crate::text::Shown;
+use crate::text::{Shown, decimal};
 use crate::unit_name::mount_unit;
 
 /// What `usrpolicy=` asks for.
@@ -544,6 +545,7 @@ impl Policy {
                 problems: Vec::new(),
             },
             paths: Vec::new(),
+            known: BTreeMap::new(),
             database: None,
         };
         if let Some(named) = database {
@@ -577,6 +579,8 @@ enum Asked {
 struct Reader {
     policy: Policy,
     paths: Vec<PathWords>,
+    /// Where in them a path is: a file may name thousands.
+    known: BTreeMap<MountPoint, usize>,
     /// Where the package database lies instead of where the table has it.
     database: Option<MountPoint>,
 }
@@ -631,8 +635,8 @@ impl Reader {
             }
             (b"Policy", b"StepDown") => check_step_down(value),
             (b"Sysext", b"AtBoot") => {
-                self.policy.sysext_at_boot = parse_boolean(value)
-                    .ok_or_else(|| Complaint::Boolean("AtBoot", value.into()))?;
+                self.policy.sysext_at_boot =
+                    boolean(value).ok_or_else(|| Complaint::Boolean("AtBoot", value.into()))?;
                 Ok(())
             }
             (section, key) => match section.strip_prefix(b"Path:") {
@@ -672,11 +676,9 @@ impl Reader {
 
     /// What was said about this path so far, to be added to.
     fn path(&mut self, mount_point: MountPoint, origin: Origin) -> &mut PathWords {
-        let known = self
-            .paths
-            .iter()
-            .position(|words| words.mount_point == mount_point);
-        let index = known.unwrap_or_else(|| {
+        let next = self.paths.len();
+        let index = *self.known.entry(mount_point.clone()).or_insert(next);
+        if index == next {
             self.paths.push(PathWords {
                 mount_point,
                 origin: origin.clone(),
@@ -684,8 +686,7 @@ impl Reader {
                 size: None,
                 mode: None,
             });
-            self.paths.len() - 1
-        });
+        }
         self.paths[index].origin = origin;
         &mut self.paths[index]
     }
@@ -721,9 +722,7 @@ impl Reader {
         };
         self.policy.mode_origin = Origin::CommandLine;
         // `off` anywhere wins: it is the way out of a machine that does not start.
-        let off = cmdline
-            .with_key("usrpolicy")
-            .any(|word| word.value.as_deref() == Some(b"off"));
+        let off = is_off(cmdline);
         let mode = last.value.as_deref().and_then(parse_mode);
         self.policy.mode = if off {
             Mode::Off
@@ -796,8 +795,10 @@ impl Reader {
             }
             rules.push(rule);
         }
+        let of_table = rules.len();
         for words in core::mem::take(&mut self.paths) {
-            let known = rules
+            // Every path is there once: only a row of the table can be for the same one.
+            let known = rules[..of_table]
                 .iter()
                 .position(|rule| rule.mount_point == words.mount_point);
             let before = known.map(|index| rules[index].treatment);
@@ -856,6 +857,14 @@ impl PathWords {
     }
 }
 
+/// Whether the command line says off anywhere, which beats whatever else is said there or in a file.
+#[must_use]
+pub fn is_off(cmdline: &Cmdline) -> bool {
+    cmdline
+        .with_key("usrpolicy")
+        .any(|word| word.value.as_deref() == Some(b"off"))
+}
+
 fn whole(word: &Word) -> Vec<u8> {
     let mut text = word.key.clone();
     if let Some(value) = &word.value {
@@ -885,26 +894,9 @@ fn parse_lock(word: &[u8]) -> Result<Lock, Complaint> {
 
 /// Nothing steps down in this version; a word that a later one knows is checked as that one will.
 fn check_step_down(word: &[u8]) -> Result<(), Complaint> {
-    decimal(word)
-        .and_then(|number| u32::try_from(number).ok())
+    decimal::<u32>(word)
         .map(drop)
         .ok_or_else(|| Complaint::StepDown(word.into()))
-}
-
-/// The words that systemd takes for a boolean. Source: systemd.syntax(7).
-fn parse_boolean(word: &[u8]) -> Option<bool> {
-    let is = |words: &[&str]| {
-        words
-            .iter()
-            .any(|w| word.eq_ignore_ascii_case(w.as_bytes()))
-    };
-    if is(&["1", "yes", "y", "true", "t", "on"]) {
-        Some(true)
-    } else if is(&["0", "no", "n", "false", "f", "off"]) {
-        Some(false)
-    } else {
-        None
-    }
 }
 
 /// The root directory is an absolute path too, and no program.
@@ -942,16 +934,6 @@ fn parse_permissions(word: &[u8]) -> Result<u16, Complaint> {
     } else {
         Err(Complaint::Permissions(word.into()))
     }
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 20 {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, &b| {
-        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// Checks a path that a person asks something of, as far as it says by itself.

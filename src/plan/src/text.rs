@@ -9,6 +9,18 @@ pub(crate) fn numbered_lines(text: &[u8]) -> impl Iterator<Item = (u32, &[u8])> 
         .zip(text.split(|&byte| byte == b'\n'))
 }
 
+/// A number of decimal digits and nothing else; `None` also for one that the type cannot hold.
+pub(crate) fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0_u64, |number, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })?;
+    number.try_into().ok()
+}
+
 /// Bytes as a person can read them: valid UTF-8 as it is, control characters and other bytes as `\xNN`.
 ///
 /// Nothing that is shown through it can start a new line in a log.

@@ -1,14 +1,14 @@
 //! Gathers what a plan is made from, once; after that nothing asks the system what to do.
 
-use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
+use std::io::ErrorKind;
 
 use rustix::fs::OFlags;
 use usr_policy_plan::cmdline::Cmdline;
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::plan::{FSTAB, Facts};
-use usr_policy_plan::policy::{Mode, Policy};
+use usr_policy_plan::policy::{Mode, Policy, is_off};
 
+use crate::drop_ins::drop_ins;
 use crate::failure::Failure;
 use crate::pacman::pacman_conf;
 use crate::root::Root;
@@ -27,6 +27,9 @@ macro_rules! place {
         }
     };
 }
+
+/// What a configuration file may hold, in bytes: a policy has some dozen lines, and whatever is read holds the boot.
+const CONFIGURATION: u64 = 1 << 20;
 
 /// Where configuration is looked for, first match wins. Source: UAPI.6, Configuration Files Specification.
 const PLACES: [Place; 4] = [
@@ -55,25 +58,48 @@ pub fn running_cmdline(root: &Root) -> Result<Vec<u8>, Failure> {
 /// Reads configuration and fstab below a root. What cannot be read is left out, and said.
 #[must_use]
 pub fn gather(root: &Root, cmdline: &[u8]) -> (Facts, Vec<Failure>) {
+    gather_from(root, Cmdline::parse(cmdline), true)
+}
+
+/// The same, for whoever acts: where the command line says off, no configuration is looked at. It is the way out, and works
+/// whatever is wrong there.
+#[must_use]
+pub fn gather_to_act(root: &Root, cmdline: &[u8]) -> (Facts, Vec<Failure>) {
+    let cmdline = Cmdline::parse(cmdline);
+    let counts = !is_off(&cmdline);
+    gather_from(root, cmdline, counts)
+}
+
+fn gather_from(root: &Root, cmdline: Cmdline, reads_configuration: bool) -> (Facts, Vec<Failure>) {
     let mut failures = Vec::new();
-    let mut or_none = |result: Result<Option<Vec<u8>>, Failure>| {
-        result.unwrap_or_else(|failure| {
-            failures.push(failure);
-            None
-        })
-    };
+    let mut failed = |failure| failures.push(failure);
     let mut configuration = Vec::new();
-    for path in config_paths(root, &mut or_none) {
-        if let Some(text) = or_none(root.read(&path)) {
-            configuration.push(ConfigFile {
+    let paths = if reads_configuration {
+        config_paths(root, &mut failed)
+    } else {
+        Vec::new()
+    };
+    for path in paths {
+        match root.read_at_most(&path, CONFIGURATION) {
+            Ok(Some(text)) => configuration.push(ConfigFile {
                 path: path.into(),
                 text,
-            });
+            }),
+            Ok(None) => {}
+            Err(failure) if failure.error.kind() == ErrorKind::FileTooLarge => {
+                let remedy =
+                    "a configuration file may hold 1 MiB; remove what does not belong there";
+                failed(failure.with_remedy(remedy));
+            }
+            Err(failure) => failed(failure),
         }
     }
-    let fstab = or_none(root.read(FSTAB));
+    let fstab = root.read(FSTAB).unwrap_or_else(|failure| {
+        failed(failure);
+        None
+    });
     let mut facts = Facts {
-        cmdline: Cmdline::parse(cmdline),
+        cmdline,
         configuration,
         fstab,
         database: None,
@@ -86,10 +112,7 @@ pub fn gather(root: &Root, cmdline: &[u8]) -> (Facts, Vec<Failure>) {
 }
 
 /// The configuration files, in the order in which they apply: the first main file, then the drop-ins by name.
-fn config_paths(
-    root: &Root,
-    or_none: &mut impl FnMut(Result<Option<Vec<u8>>, Failure>) -> Option<Vec<u8>>,
-) -> Vec<String> {
+fn config_paths(root: &Root, failed: &mut dyn FnMut(Failure)) -> Vec<String> {
     // The name counts, wherever it leads: a link to /dev/null masks the rest, also below a root without a /dev.
     let is_there = |place: &&Place| {
         root.open_at(place.file, OFlags::PATH | OFlags::NOFOLLOW)
@@ -101,30 +124,7 @@ fn config_paths(
             .find(is_there)
             .map(|place| place.file.to_owned()),
     );
-    // A name in a directory that is searched earlier masks the same name in a later one.
-    let mut drop_ins = BTreeMap::new();
-    for Place {
-        drop_ins: directory,
-        ..
-    } in &PLACES
-    {
-        match root.names(directory) {
-            Ok(names) => {
-                for name in names {
-                    // A file whose name is no text cannot be ours, and could not be named in a message.
-                    if let Some(name) = name
-                        .to_str()
-                        .filter(|_| name.as_bytes().ends_with(b".conf"))
-                    {
-                        drop_ins
-                            .entry(name.to_owned())
-                            .or_insert_with(|| format!("{directory}/{name}"));
-                    }
-                }
-            }
-            Err(failure) => drop(or_none(Err(failure))),
-        }
-    }
-    paths.extend(drop_ins.into_values());
+    let directories = PLACES.iter().map(|place| place.drop_ins);
+    paths.extend(drop_ins(root, directories, failed));
     paths
 }

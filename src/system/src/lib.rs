@@ -6,6 +6,7 @@ pub mod block;
 pub mod container;
 pub mod covered;
 pub mod database;
+pub mod drop_ins;
 pub mod events;
 pub mod facts;
 pub mod failure;

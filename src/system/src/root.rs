@@ -129,6 +129,14 @@ impl Root {
     /// # Errors
     /// The kernel's, where the file is there and cannot be read.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.read_at_most(path, u64::MAX)
+    }
+
+    /// The same of a file that is not larger than `limit`, in bytes.
+    ///
+    /// # Errors
+    /// The kernel's, and `EFBIG` where the file is larger.
+    pub fn read_at_most(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
         let fail = |error: io::Error| Failure::new(self.join(path), "cannot read", error);
         // Without O_NONBLOCK a pipe in place of a file would hold the boot.
         let fd = match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
@@ -139,6 +147,9 @@ impl Root {
         let mut file = File::from(fd);
         let metadata = file.metadata().map_err(fail)?;
         let mut text = Vec::new();
+        if metadata.len() > limit {
+            return Err(fail(Errno::FBIG.into()));
+        }
         if metadata.is_file() {
             file.read_to_end(&mut text).map_err(fail)?;
         }

@@ -1,14 +1,15 @@
 //! `/run/usr-policy`: what `sync`, the follower, `usr-policy lock` and `usr-policy unlock` decide from, one at a time.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use rustix::process::umask;
 use rustix::time::{ClockId, clock_gettime};
 use usr_policy_plan::lock::{STATE, State};
 use usr_policy_plan::unit::OPEN_DIRECTORY;
@@ -29,6 +30,12 @@ const FOLLOWING: &str = "/run/usr-policy/following";
 
 /// How often it is tried while somebody asks: a second.
 const ASKED: u32 = 100;
+
+/// Lets everybody read what this process writes below `/run`, and nobody else write it, whoever has started it: `verify` tells
+/// a user what it tells root, and no link of somebody's is in the way of what root writes.
+pub fn set_umask() {
+    umask(Mode::from_raw_mode(0o022));
+}
 
 /// Opens a file to be locked. Nobody else may: who can read a file can lock it, and flock(2) asks for no more.
 fn lock_file(path: &str) -> io::Result<File> {
@@ -151,8 +158,12 @@ impl Turn {
     /// The kernel's.
     pub fn open_unit(&self, unit: &str) -> Result<(), Failure> {
         let path = open_file(unit);
+        // Not for a moment it may be gone.
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+            return Ok(());
+        }
         make_parent(&path)
-            .and_then(|()| fs::write(&path, ""))
+            .and_then(|()| write_new(&path, ""))
             .map_err(|error| Failure::new(&path, "cannot write", error))
     }
 
@@ -179,9 +190,18 @@ impl Turn {
 pub(crate) fn replace(path: &str, text: &str) -> Result<(), Failure> {
     let new = [path, ".new"].concat();
     make_parent(path)
-        .and_then(|()| fs::write(&new, text))
+        .and_then(|()| write_new(&new, text))
         .and_then(|()| fs::rename(&new, path))
         .map_err(|error| Failure::new(path, "cannot replace", error))
+}
+
+/// Writes a file in place of whatever has its name: what a link leads to stays as it is.
+fn write_new(path: &str, text: &str) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_missing(&error) => return Err(error),
+        _ => {}
+    }
+    File::create_new(path)?.write_all(text.as_bytes())
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -2,10 +2,11 @@
 
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::verify::Builders;
+use usr_policy_system::drop_ins::drop_ins;
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::is_program;
 
-use crate::observe::units::{drop_ins, read_file};
+use crate::observe::units::read_file;
 
 /// The presets of mkinitcpio. Source: mkinitcpio(8), "About presets".
 const PRESETS: &str = "/etc/mkinitcpio.d";
@@ -36,7 +37,7 @@ pub(crate) fn builders(root: &Root) -> Builders {
 
 /// A file, and what is read after it.
 fn configuration(root: &Root, file: &str, directories: &[&str]) -> Vec<ConfigFile> {
-    let drop_ins = drop_ins(root, directories.iter().map(ToString::to_string));
+    let drop_ins = drop_ins(root, directories, &mut drop);
     let files = [file.to_owned()].into_iter().chain(drop_ins);
     files.filter_map(|path| read_file(root, path)).collect()
 }

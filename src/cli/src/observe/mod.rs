@@ -10,6 +10,7 @@ mod system;
 mod units;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, channel};
@@ -169,17 +170,25 @@ fn observe_once(plan: &Plan, depth: Depth, root: Option<&Root>) -> Result<Observ
         }
     }
     let mut record = |path: &str| match root.map(|root| root.read(path)) {
-        Some(Ok(text)) => text.unwrap_or_default(),
+        Some(Ok(text)) => Ok(text.unwrap_or_default()),
+        // Whatever is open on purpose would look as if nobody had asked for it.
+        Some(Err(failure))
+            if path == STATE && failure.error.kind() == ErrorKind::PermissionDenied =>
+        {
+            Err(failure
+                .at(STATE)
+                .with_remedy("without it nobody can tell what is open on purpose: run it as root"))
+        }
         Some(Err(failure)) => {
             cannot(path, failure.to_string());
-            Vec::new()
+            Ok(Vec::new())
         }
         // That is told already.
-        None => Vec::new(),
+        None => Ok(Vec::new()),
     };
     // No record: nothing of ours acted at this boot.
-    let events = Event::parse(&record(EVENTS));
-    let state = State::parse(&record(STATE));
+    let events = Event::parse(&record(EVENTS)?);
+    let state = State::parse(&record(STATE)?);
     // Between the two looks at the table and the state: whoever had it before has changed one of them.
     let is_changing = root.is_some_and(|root| state::is_taken(root) != Some(false));
     Ok(Observed {

@@ -5,18 +5,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs};
-use usr_policy_plan::config::ConfigFile;
+use usr_policy_plan::config::{ConfigFile, boolean};
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::mountinfo::MountTable;
 use usr_policy_plan::plan::Plan;
 use usr_policy_plan::verify::{
     Access, Content, EXTENSION_DIRECTORIES, Extension, SearchDirectory, Sysext,
 };
+use usr_policy_system::drop_ins::drop_ins;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::root::Root;
 
 use crate::observe::access;
-use crate::observe::units::{drop_ins, read_file};
+use crate::observe::units::read_file;
 
 /// Where a file of systemd is looked for, the first one wins; its drop-ins apply by name. Source: sysext.conf(5), since v259;
 /// systemd-system.conf(5).
@@ -222,9 +223,7 @@ fn release(root: &Root, path: &str, name: &str) -> Option<Vec<u8>> {
                 .ok()?;
             let mut value = [0; 8];
             let length = rustix::fs::fgetxattr(&file, STRICT, &mut value[..]).ok()?;
-            let is_no = ["0", "no", "n", "false", "f", "off"]
-                .iter()
-                .any(|no| value[..length].eq_ignore_ascii_case(no.as_bytes()));
+            let is_no = boolean(&value[..length]) == Some(false);
             is_no.then(|| read(&name)).flatten()
         })
     };
@@ -235,7 +234,7 @@ pub(super) fn configuration(root: &Root, name: &str) -> Vec<ConfigFile> {
     let main = CONFIGURATION.map(|directory| format!("{directory}/{name}"));
     let directories = CONFIGURATION.map(|directory| format!("{directory}/{name}.d"));
     let read = |path| read_file(root, path);
-    let drop_ins = drop_ins(root, directories.into_iter());
+    let drop_ins = drop_ins(root, directories, &mut drop);
     let main = main.into_iter().find_map(read);
     main.into_iter()
         .chain(drop_ins.into_iter().filter_map(read))

@@ -1,11 +1,12 @@
 //! The files of units, found where the service manager finds them. It is not asked: that would be a call to PID 1.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use rustix::fs::OFlags;
 use usr_policy_plan::config::ConfigFile;
 use usr_policy_plan::verify::{Unit, UnitPart};
+use usr_policy_system::drop_ins::drop_ins;
 use usr_policy_system::root::Root;
 
 /// Where units are looked for, the first one wins. Source: systemd.unit(5), "Unit File Load Path".
@@ -65,7 +66,7 @@ fn parts(root: &Root, directories: &[(&str, HashSet<OsString>)], name: &str) -> 
             }
         }
     }
-    let drop_ins = drop_ins(root, with_drop_ins.into_iter()).into_iter();
+    let drop_ins = drop_ins(root, with_drop_ins, &mut drop).into_iter();
     fragment
         .into_iter()
         .chain(drop_ins.filter_map(|path| read(path, true)))
@@ -85,24 +86,6 @@ fn drop_in_directories(unit: &str) -> Vec<String> {
         names.push(format!("{kind}.d"));
     }
     names
-}
-
-/// The files `*.conf` of several directories, in the order in which they apply: by name, and a name in an earlier directory
-/// hides it in a later one. Source: systemd.unit(5); UAPI.6, Configuration Files Specification.
-pub(crate) fn drop_ins(root: &Root, directories: impl Iterator<Item = String>) -> Vec<String> {
-    let mut drop_ins = BTreeMap::new();
-    for directory in directories {
-        for entry in entries(root, &directory) {
-            if let Some(entry) = entry.to_str()
-                && entry.as_bytes().ends_with(b".conf")
-            {
-                drop_ins
-                    .entry(entry.to_owned())
-                    .or_insert_with(|| format!("{directory}/{entry}"));
-            }
-        }
-    }
-    drop_ins.into_values().collect()
 }
 
 /// A file with what it says; `None` where there is none, or none that can be read.

@@ -9,7 +9,7 @@ use core::fmt;
 use super::judge::Judge;
 use super::next_boot::SYSEXT_SERVICE;
 use super::{Access, Done, Topic, Verdict};
-use crate::config::{self, ConfigFile};
+use crate::config::{self, ConfigFile, boolean};
 use crate::lock::Extensions;
 use crate::mount_point::MountPoint;
 use crate::mountinfo::MountInfo;
@@ -288,17 +288,11 @@ fn how_it_is_merged(source: Option<&Extension>) -> (Verdict, String, &'static st
 
 /// Whether a mutable mode makes `/usr` writable; `None` for what is no mode.
 pub(super) fn is_mutable(mode: &[u8], has_directory: bool) -> Option<bool> {
-    let is = |word: &&str| mode.eq_ignore_ascii_case(word.as_bytes());
-    if ["yes", "y", "true", "t", "on", "1"].iter().any(is)
-        || [&b"ephemeral"[..], b"ephemeral-import"].contains(&mode)
-    {
-        Some(true)
-    } else if mode == b"auto" {
-        Some(has_directory)
-    } else if mode == b"import" || ["no", "n", "false", "f", "off", "0"].iter().any(is) {
-        Some(false)
-    } else {
-        None
+    match mode {
+        b"ephemeral" | b"ephemeral-import" => Some(true),
+        b"auto" => Some(has_directory),
+        b"import" => Some(false),
+        _ => boolean(mode),
     }
 }
 
