@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::cmdline::Cmdline;
-use usr_policy_plan::plan::{Plan, Stage, Step, Why};
+use usr_policy_plan::plan::{Plan, Stage, Step, UsrMount, Why};
 use usr_policy_plan::policy::Role;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::container::in_container;
@@ -14,7 +14,7 @@ use usr_policy_system::events;
 use usr_policy_system::facts::{gather_to_act, running_cmdline};
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{
-    Below, How, detach, leave_peer_group, read_only_bind, set_read_only,
+    Below, How, detach_seen, leave_peer_group, read_only_bind, set_read_only,
 };
 use usr_policy_system::root::Root;
 use usr_policy_system::seen::{look, mounted_usr};
@@ -101,17 +101,14 @@ impl Planned {
     /// A merge over a `/usr` that was open survives a soft-reboot, and nothing could close what lies beneath. What is to be
     /// merged at boot is merged again after this.
     fn unmerge_what_outlived(&self) -> Result<(), Failed> {
-        let usr = mounted_usr(&self.root)?;
-        if !usr.is_some_and(|usr| usr.is_open_beneath()) {
+        let merged = mounted_usr(&self.root)?.filter(UsrMount::is_open_beneath);
+        let (Some(merged), Some(usr)) = (merged, self.plan.mount_of(Role::Usr)) else {
             return Ok(());
-        }
+        };
         warn!(
             "/usr: extensions were merged while it was open, before the soft-reboot; unmerging them, to close it"
         );
-        match self.plan.mount_of(Role::Usr) {
-            Some(usr) => Ok(detach(&usr.rule.mount_point)?),
-            None => Ok(()),
-        }
+        Ok(detach_seen(&usr.rule.mount_point, merged.mount.mount_id)?)
     }
 
     fn is_open_on_purpose(&self) -> bool {
@@ -127,16 +124,23 @@ impl Planned {
             return Ok(());
         }
         let path = self.root.join("/usr");
-        let result = self.step(stage).and_then(|(step, directory)| {
-            take(step, directory).map_err(|error| {
-                let is_busy = error.kind() == ErrorKind::ResourceBusy;
-                let failure = Failure::new(&path, "cannot make read-only", error);
-                if !is_busy {
-                    return failure;
-                }
-                failure.with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
+        let attempt = || {
+            self.step(stage).and_then(|(step, directory)| {
+                take(step, directory).map_err(|error| {
+                    let is_busy = error.kind() == ErrorKind::ResourceBusy;
+                    let failure = Failure::new(&path, "cannot make read-only", error);
+                    if !is_busy {
+                        return failure;
+                    }
+                    failure.with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
+                })
             })
-        });
+        };
+        let result = match attempt() {
+            // Somebody has mounted there at the same moment: what it is will be seen now.
+            Err(failure) if failure.error.kind() == ErrorKind::WouldBlock => attempt(),
+            result => result,
+        };
         match result {
             Ok(Taken::Nothing(Step::Refuse(why))) => {
                 error!("{}: {why}", path.display());

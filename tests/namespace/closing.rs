@@ -122,6 +122,43 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "a merge at the same moment is not covered by the bind that closes usr",
+        || {
+            System::with(STRICT, |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                system.write(STATE, "manual unlock 1\n");
+                // Between the look at /usr and its bind there is time for a merge.
+                let slow = [
+                    "strace",
+                    "-f",
+                    "-qq",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    "trace=move_mount",
+                    "-e",
+                    "inject=move_mount:delay_enter=2000000",
+                    GENERATOR,
+                    "sync",
+                ];
+                let mut late = system.command(&slow).spawn().unwrap();
+                becomes("the database is closed", || system.is_read_only(DATABASE));
+                sleep(Duration::from_millis(500));
+                merge(system, None);
+                assert!(late.wait().unwrap().success());
+                // The order of the table does not tell what lies on top.
+                let marker = system.path("/usr/.systemd-sysext/dev");
+                assert!(marker.exists(), "{:?}", system.mounts_at("/usr"));
+                // As after any other merge, it is closed with the unmerge.
+                umount2(&system.path("/usr"), MntFlags::MNT_DETACH).unwrap();
+                sync(system);
+                assert_eq!(is_closed(system), [true, true]);
+                assert_eq!(system.mounts_at("/usr").len(), 1);
+            });
+        },
+    ),
+    (
         "where the table has no line for usr the database is locked all the same",
         || {
             System::with(STRICT, |system| {

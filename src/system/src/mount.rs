@@ -19,7 +19,7 @@ use usr_policy_plan::pre_init::{self as plan, Options};
 
 use crate::failure::Failure;
 use crate::mount_setattr::{Attribute, Reach, mount_setattr};
-use crate::seen::mount_of;
+use crate::seen::{mount_of, mount_table};
 
 /// How a bind came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,8 @@ pub enum Below {
 /// merge would report success, and nobody would see it.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's, or of the kind `WouldBlock` where somebody has mounted there since the directory was opened: then nothing
+/// was done.
 pub fn read_only_bind(directory: &OwnedFd, below: Below) -> io::Result<How> {
     let recursive = below != Below::Nothing;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -71,7 +72,19 @@ pub fn read_only_bind(directory: &OwnedFd, below: Below) -> io::Result<How> {
     mount_setattr(&clone, reach, Attribute::ReadOnly)?;
     let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&clone, "", directory, "", here)?;
+    // The kernel attaches on top of everything: what was merged meanwhile would be hidden, and could not be unmerged.
+    if lies_on(&clone, directory) == Some(false) {
+        unmount(link_of(&clone), UnmountFlags::DETACH)?;
+        return Err(Errno::AGAIN.into());
+    }
     Ok(How::Atomically)
+}
+
+/// Whether a mount is attached to the one of a directory; `None` where that cannot be seen.
+fn lies_on(mount: &OwnedFd, directory: &OwnedFd) -> Option<bool> {
+    let below = mount_of(directory).ok()?.id;
+    let table = mount_table().ok()?;
+    Some(table.by_id(mount_of(mount).ok()?.id)?.parent_id == below)
 }
 
 /// Sets the read-only flag of the mount that is at a directory; the file system and its other mounts stay as they are.
@@ -175,16 +188,6 @@ pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<(), Failure> {
     let path = path_to(point);
     move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|error| Failure::new(path, "cannot mount it again", error))
-}
-
-/// Takes the top mount at a path without links away, whoever uses it.
-///
-/// # Errors
-/// The kernel's.
-pub fn detach(point: &MountPoint) -> Result<(), Failure> {
-    let path = path_to(point);
-    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-        .map_err(|error| Failure::new(path, "cannot unmount", error))
 }
 
 /// Takes the mount with an id away that was seen at a path without links, whoever uses it; not what others have mounted on
