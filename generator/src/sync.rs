@@ -15,7 +15,7 @@ use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::text::Shown;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::covered;
-use usr_policy_system::database::{self, Closed};
+use usr_policy_system::database::{self, Closed, Taken};
 use usr_policy_system::events;
 use usr_policy_system::failure::Failure;
 use usr_policy_system::mount::{Below, NewMount, mount_new, read_only_bind, set_read_only};
@@ -98,16 +98,22 @@ pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
         pending: None,
         is_merged: Some(is_merged),
     };
+    // Until /usr is closed.
+    let mut _kept_out = None;
     let database = match planned.plan.database() {
         Some(rule) if wanted.is_locked => lock(&planned.root, &turn, rule).map(|holder| {
             left.pending = holder;
         }),
         rule => {
-            left.pending = who_is_at_work(planned, &wanted, usr_is_read_only);
-            match rule {
+            let opened = match rule {
                 Some(rule) if by == By::Follower => unlock(&planned.root, &turn, rule),
                 _ => Ok(()),
+            };
+            match who_is_at_work(planned, &turn, &wanted, usr_is_read_only) {
+                Some(Taken::Held(holder)) => left.pending = Some(holder),
+                taken => _kept_out = taken,
             }
+            opened
         }
     };
     // What was unpacked under extensions may be written down after the unmerge: the end is the transaction's own.
@@ -129,31 +135,41 @@ pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
         warn_of_writers(planned, &turn);
     }
     // All are tried: one that fails is no reason to leave the others open.
-    let covered = cover_usr(planned, &turn);
-    let result = database.and(covered).and(planned.close_usr(Stage::Sync));
-    // Who has units does not need us to mount; where it cannot be seen, nothing is mounted twice.
+    let usr = close_usr(planned, &turn);
+    let others = close_others(planned, &turn, is_merged);
+    database.and(usr).and(others).map(|()| left)
+}
+
+fn close_usr(planned: &Planned, turn: &Turn) -> Result<(), Failed> {
+    let covered = cover_usr(planned, turn);
+    covered.and(planned.close_usr(Stage::Sync))
+}
+
+/// Mounts again what was taken away on purpose, and where there are no units whatever they would mount; then nothing is open
+/// on purpose any more.
+fn close_others(planned: &Planned, turn: &Turn, is_merged: bool) -> Result<(), Failed> {
+    // Where it cannot be seen whether there are units, nothing is mounted twice.
     let has_units = runs_systemd(&planned.root) != Some(false);
-    let others = planned.plan.mounts.iter();
-    others
-        .filter(|mount| mount.rule.role != Role::Database)
-        .fold(result, |result, mount| {
-            let unit = mount.rule.unit();
-            let was_open = turn.has_opened(&unit);
-            let mounted = if mount.rule.role != Role::Usr && (was_open || !has_units) {
-                mount_path(&planned.root, &turn, mount)
-            } else {
-                Ok(())
-            };
-            // Under extensions /usr is not closed yet: only the mount over it is.
-            let is_closed = mount.rule.role != Role::Usr || !is_merged;
-            let closed = if was_open && is_closed {
-                turn.close_unit(&unit).map_err(Failed::from)
-            } else {
-                Ok(())
-            };
-            result.and(mounted).and(closed)
-        })
-        .map(|()| left)
+    let mut result = Ok(());
+    for mount in &planned.plan.mounts {
+        let unit = mount.rule.unit();
+        let was_open = turn.has_opened(&unit);
+        let done = match mount.rule.role {
+            Role::Database => continue,
+            // Under extensions it is not closed yet: only the mount over it is.
+            Role::Usr if is_merged => continue,
+            Role::Usr => Ok(()),
+            _ if was_open || !has_units => mount_path(&planned.root, turn, mount),
+            _ => Ok(()),
+        };
+        let closed = if was_open {
+            turn.close_unit(&unit).map_err(Failed::from)
+        } else {
+            Ok(())
+        };
+        result = result.and(done).and(closed);
+    }
+    result
 }
 
 /// Brings the state up to date, and reads the lock table.
@@ -193,15 +209,26 @@ pub(crate) fn database_of(planned: &Planned) -> Option<&Rule> {
     plan.database().or(plan.database_below_usr())
 }
 
-/// Who changes packages where the lock is not taken first: while `/usr` is still to be closed, or until it is known what was
-/// changed under extensions.
-fn who_is_at_work(planned: &Planned, wanted: &Wanted, usr_is_read_only: bool) -> Option<OpenFile> {
+/// Who changes packages where the database is not locked first: while `/usr` is still to be closed, or until it is known what
+/// was changed under extensions. While `/usr` is closed nobody may begin: what has asked the guard before would write to it.
+fn who_is_at_work(
+    planned: &Planned,
+    turn: &Turn,
+    wanted: &Wanted,
+    usr_is_read_only: bool,
+) -> Option<Taken> {
     let is_to_be_closed = !wanted.usr_is_open && !usr_is_read_only;
     if !is_to_be_closed && !covered::has_begun() {
         return None;
     }
     let path = database_of(planned)?.mount_point.to_string();
-    database::holder(&planned.root, &path).unwrap_or_else(|failure| {
+    // In a database below /usr the file would be closed in.
+    let taken = if is_to_be_closed && planned.plan.database().is_some() {
+        database::keep_out(turn, &planned.root, &path).map(Some)
+    } else {
+        database::holder(&planned.root, &path).map(|holder| holder.map(Taken::Held))
+    };
+    taken.unwrap_or_else(|failure| {
         // Who cannot be seen is not waited for: it may be nobody, for ever.
         warn!("{failure}");
         None

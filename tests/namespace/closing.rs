@@ -1,6 +1,7 @@
 //! Closing at run time, beside others and where something is in the way.
 
 use std::fs::{self, File};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,6 +15,24 @@ use crate::lock::{DATABASE, STATE, does, is_closed, seen, sync};
 
 /// The number of `CLOCK_BOOTTIME`, which goes on while the machine sleeps. Source: linux/time.h.
 const BOOTTIME: &str = "clockid: 7";
+
+/// `sync`, with some seconds before each time that it attaches a mount.
+fn slow_sync(system: &System, seconds: u32) -> Command {
+    let delay = format!("inject=move_mount:delay_enter={seconds}000000");
+    system.command(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=move_mount",
+        "-e",
+        &delay,
+        GENERATOR,
+        "sync",
+    ])
+}
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (
@@ -122,6 +141,23 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         },
     ),
     (
+        "no package manager begins while usr is closed and the database stays open",
+        || {
+            System::with(&format!("{STRICT} usrpolicy.lock=off"), |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                system.write(STATE, "manual unlock 1\n");
+                let lock_file = system.path(&format!("{DATABASE}/db.lck"));
+                let mut slow = slow_sync(system, 1).spawn().unwrap();
+                becomes("the lock of packages is taken", || lock_file.exists());
+                assert!(!system.is_read_only("/usr"));
+                assert!(slow.wait().unwrap().success());
+                assert_eq!(is_closed(system), [false, true]);
+                assert!(!lock_file.exists());
+            });
+        },
+    ),
+    (
         "a merge at the same moment is not covered by the bind that closes usr",
         || {
             System::with(STRICT, |system| {
@@ -129,20 +165,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 does(system, &["unlock"]);
                 system.write(STATE, "manual unlock 1\n");
                 // Between the look at /usr and its bind there is time for a merge.
-                let slow = [
-                    "strace",
-                    "-f",
-                    "-qq",
-                    "-o",
-                    "/dev/null",
-                    "-e",
-                    "trace=move_mount",
-                    "-e",
-                    "inject=move_mount:delay_enter=2000000",
-                    GENERATOR,
-                    "sync",
-                ];
-                let mut late = system.command(&slow).spawn().unwrap();
+                let mut late = slow_sync(system, 2).spawn().unwrap();
                 becomes("the database is closed", || system.is_read_only(DATABASE));
                 sleep(Duration::from_millis(500));
                 merge(system, None);

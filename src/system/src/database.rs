@@ -272,18 +272,33 @@ pub fn remove_stale_lock(_turn: &Turn, root: &Root, path: &str) -> Result<(), Fa
     .map_err(|error| Failure::new([path, "/", PACKAGE_LOCK].concat(), "cannot remove", error))
 }
 
-enum Taken {
+/// What came of asking for the package manager's lock.
+#[derive(Debug)]
+pub enum Taken {
     /// We have it, until this is dropped.
-    Ours(#[expect(dead_code, reason = "held, not read")] PackageLock),
+    Ours(PackageLock),
     /// There is no need: nothing can be written there, or there is no room for a file.
     NotNeeded,
     /// Nobody has it, but the file is there.
     Stale,
+    /// A package manager has it.
     Held(OpenFile),
 }
 
+/// Keeps package managers out of an open database until what is returned is dropped, unless one is at work there.
+///
+/// # Errors
+/// The kernel's, where the database cannot be opened.
+pub fn keep_out(_turn: &Turn, root: &Root, path: &str) -> Result<Taken, Failure> {
+    match root.directory(path)? {
+        Some(directory) => PackageLock::take(&directory),
+        None => Ok(Taken::NotNeeded),
+    }
+}
+
 /// The package manager's lock, held by us; given back when dropped.
-struct PackageLock {
+#[derive(Debug)]
+pub struct PackageLock {
     directory: OwnedFd,
 }
 
