@@ -13,11 +13,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
+use usr_policy_plan::mount_options::Options;
 use usr_policy_plan::mount_point::MountPoint;
 use usr_policy_plan::plan::{Facts, Plan, Stage, Step};
-use usr_policy_plan::pre_init::{
-    API_FILE_SYSTEMS, Checked, Options, Order, SHELL, Source, real_inits,
-};
+use usr_policy_plan::pre_init::{API_FILE_SYSTEMS, Checked, Order, SHELL, Source, real_inits};
 use usr_policy_plan::text::Shown;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::block;

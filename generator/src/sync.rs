@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use log::{debug, error, info, warn};
 use usr_policy_plan::lock::{Extensions, Manual, Now, State, Transaction, Wanted};
+use usr_policy_plan::mount_options::Options;
 use usr_policy_plan::package_manager::PACMAN;
 use usr_policy_plan::plan::{PlannedMount, Stage};
 use usr_policy_plan::policy::{Role, Rule, Treatment, may_be_database};
-use usr_policy_plan::pre_init::Options;
 use usr_policy_plan::text::Shown;
 use usr_policy_plan::verify::Done;
 use usr_policy_system::covered;

@@ -21,6 +21,7 @@ pub mod explain;
 pub mod fstab;
 pub mod lock;
 pub mod mount_index;
+pub mod mount_options;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod octal;

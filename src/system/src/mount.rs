@@ -14,8 +14,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, mount_bind,
     mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
+use usr_policy_plan::mount_options::{self as options, Options};
 use usr_policy_plan::mount_point::MountPoint;
-use usr_policy_plan::pre_init::{self as plan, Options};
 
 use crate::failure::Failure;
 use crate::mount_setattr::{Attribute, Reach, mount_setattr};
@@ -282,13 +282,13 @@ fn fs_mount(new: &NewMount<'_>, read_only_file_system: bool) -> io::Result<Owned
     }
     for attribute in &new.options.attributes {
         attributes |= match attribute {
-            plan::Attribute::NoSuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
-            plan::Attribute::NoDev => MountAttrFlags::MOUNT_ATTR_NODEV,
-            plan::Attribute::NoExec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
-            plan::Attribute::NoAtime => MountAttrFlags::MOUNT_ATTR_NOATIME,
-            plan::Attribute::StrictAtime => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
-            plan::Attribute::NoDirAtime => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-            plan::Attribute::NoSymFollow => MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
+            options::Attribute::NoSuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
+            options::Attribute::NoDev => MountAttrFlags::MOUNT_ATTR_NODEV,
+            options::Attribute::NoExec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            options::Attribute::NoAtime => MountAttrFlags::MOUNT_ATTR_NOATIME,
+            options::Attribute::StrictAtime => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            options::Attribute::NoDirAtime => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            options::Attribute::NoSymFollow => MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
         };
     }
     Ok(fsmount(
