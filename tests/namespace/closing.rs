@@ -18,20 +18,8 @@ const BOOTTIME: &str = "clockid: 7";
 
 /// `sync`, with some seconds before each time that it attaches a mount.
 fn slow_sync(system: &System, seconds: u32) -> Command {
-    let delay = format!("inject=move_mount:delay_enter={seconds}000000");
-    system.command(&[
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=move_mount",
-        "-e",
-        &delay,
-        GENERATOR,
-        "sync",
-    ])
+    let delay = format!("delay_enter={seconds}000000");
+    system.with_call("move_mount", &delay, &[GENERATOR, "sync"])
 }
 
 pub(crate) const TESTS: &[(&str, fn())] = &[

@@ -132,18 +132,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
             System::with(STRICT, |system| {
                 sync(system);
                 for (when, closed) in [(1, [true, true]), (2, [true, false])] {
-                    let inject = format!("inject=umount2:signal=KILL:when={when}");
-                    let strace = [
-                        "strace",
-                        "-qq",
-                        "-o",
-                        "/dev/null",
-                        "-e",
-                        "trace=umount2",
-                        "-e",
-                    ];
-                    let words = [&strace[..], &[&inject, "usr-policy", "unlock"]].concat();
-                    let ran = system.command(&words).output().unwrap();
+                    let kill = format!("signal=KILL:when={when}");
+                    let words = ["usr-policy", "unlock"];
+                    let mut command = system.with_call("umount2", &kill, &words);
+                    let ran = command.output().unwrap();
                     assert!(!ran.status.success(), "{ran:?}");
                     // Before anybody has set it right.
                     assert_eq!(is_closed(system), closed, "killed at {when}");
@@ -387,7 +379,7 @@ impl<'a> Machine<'a> {
     /// Kills a command at the first, the second and every other of its calls; what a sync, and then a follower, made of
     /// none of them.
     fn kill_at_each(&mut self, call: &str, before: Before, words: &[&str]) -> Vec<String> {
-        let inject = |number| format!("inject={call}:signal=KILL:when={number}");
+        let kill = |number| format!("signal=KILL:when={number}");
         let mut complaints = Vec::new();
         for number in 1.. {
             self.close();
@@ -397,23 +389,8 @@ impl<'a> Machine<'a> {
             if before == Before::Start {
                 fs::remove_file(self.system.path(STATE)).unwrap();
             }
-            let (trace, inject) = (format!("trace={call}"), inject(number));
-            let strace = [
-                "strace",
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                &trace,
-                "-e",
-                &inject,
-            ];
-            let ran = self
-                .system
-                .command(&[&strace, words].concat())
-                .output()
-                .unwrap();
+            let mut command = self.system.with_call(call, &kill(number), words);
+            let ran = command.output().unwrap();
             let mut complaint = self.complaint();
             if complaint.is_none() {
                 self.follower = Some(Follower::start(self.system));

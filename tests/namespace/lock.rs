@@ -395,21 +395,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 // What is kept is looked at before the bind goes, and there is time for a merge.
                 fs::create_dir_all(system.path("/usr/local")).unwrap();
                 tmpfs(&system.path("/usr/local"), "");
-                let slow = "trace=open_tree";
-                let delay = "inject=open_tree:delay_exit=3000000";
-                let strace = [
-                    "strace",
-                    "-f",
-                    "-qq",
-                    "-o",
-                    "/dev/null",
-                    "-e",
-                    slow,
-                    "-e",
-                    delay,
-                ];
-                let words = [&strace[..], &["usr-policy", "unlock"]].concat();
-                let mut command = system.command(&words);
+                let words = ["usr-policy", "unlock"];
+                let mut command = system.with_call("open_tree", "delay_exit=3000000", &words);
                 let unlock = command.stderr(Stdio::piped()).spawn().unwrap();
                 becomes("it has begun", || seen(system, "manual unlock"));
                 sleep(Duration::from_millis(300));

@@ -109,20 +109,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     let text = "/run/usr-policy/state: cannot watch: Too many open files; what usr-policy lock and unlock ask for is looked for once a second; fs.inotify.max_user_instances";
                     system.log().matches(text).count()
                 };
-                let strace = [
-                    "strace",
-                    "-f",
-                    "-qqq",
-                    "-o",
-                    "/dev/null",
-                    "-e",
-                    "trace=inotify_init1",
-                    "-e",
-                    "inject=inotify_init1:error=EMFILE",
-                    GENERATOR,
-                    "follow",
-                ];
-                let mut follower = system.command(&strace).spawn().unwrap();
+                let words = [GENERATOR, "follow"];
+                let mut command = system.with_call("inotify_init1", "error=EMFILE", &words);
+                let mut follower = command.spawn().unwrap();
                 becomes("it follows", || system.is_followed());
                 does(system, &["unlock", "--for", "2s"]);
                 becomes("the unlock ends", || system.is_read_only(DATABASE));

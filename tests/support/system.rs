@@ -309,6 +309,17 @@ impl System {
         command
     }
 
+    /// A command in the system, and what strace(1) makes of one of its system calls, in the words of its `inject=`.
+    #[must_use]
+    pub fn with_call(&self, call: &str, becomes: &str, words: &[&str]) -> Command {
+        let (trace, inject) = (
+            format!("--trace={call}"),
+            format!("--inject={call}:{becomes}"),
+        );
+        let strace = ["strace", "-f", "-qqq", "-o", "/dev/null", &trace, &inject];
+        self.command(&[&strace, words].concat())
+    }
+
     /// A command in the system, of a user without rights.
     #[must_use]
     pub fn as_nobody(&self, words: &[&str]) -> Command {
