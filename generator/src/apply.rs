@@ -124,7 +124,7 @@ impl Planned {
             return Ok(());
         }
         let path = self.root.join("/usr");
-        let attempt = || {
+        let result = once_more(|| {
             self.step(stage).and_then(|(step, directory)| {
                 take(step, directory).map_err(|error| {
                     let is_busy = error.kind() == ErrorKind::ResourceBusy;
@@ -135,12 +135,7 @@ impl Planned {
                     failure.with_remedy("stop what has a file there open for writing, then run /usr/lib/usr-policy/usr-policy-generator sync")
                 })
             })
-        };
-        let result = match attempt() {
-            // Somebody has mounted there at the same moment: what it is will be seen now.
-            Err(failure) if failure.error.kind() == ErrorKind::WouldBlock => attempt(),
-            result => result,
-        };
+        });
         match result {
             Ok(Taken::Nothing(Step::Refuse(why))) => {
                 error!("{}: {why}", path.display());
@@ -171,6 +166,14 @@ impl Planned {
                 Err(Failed)
             }
         }
+    }
+}
+
+/// Tries again where somebody has mounted there at the same moment: what it is will be seen now.
+pub(crate) fn once_more<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    match attempt() {
+        Err(failure) if failure.error.kind() == ErrorKind::WouldBlock => attempt(),
+        result => result,
     }
 }
 

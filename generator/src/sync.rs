@@ -29,7 +29,7 @@ use usr_policy_system::state::{self, Turn};
 use usr_policy_system::writers::writers;
 
 use crate::Failed;
-use crate::apply::{Planned, is_left_to_manager, record, said};
+use crate::apply::{Planned, is_left_to_manager, once_more, record, said};
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) fn run() -> Result<(), Failed> {
 /// Says for whom it is waited.
 pub(crate) fn say_pending(holder: &OpenFile) {
     warn!(
-        "{}: {holder} is changing packages; what is to be closed is closed as soon as it ends",
+        "{}: {holder} is changing packages; nothing is closed before it ends",
         Shown(holder.file.as_os_str().as_bytes())
     );
 }
@@ -111,7 +111,8 @@ pub(crate) fn once(planned: &Planned, by: By) -> Result<Left, Failed> {
             };
             match who_is_at_work(planned, &turn, &wanted, usr_is_read_only) {
                 Some(Taken::Held(holder)) => left.pending = Some(holder),
-                taken => _kept_out = taken,
+                Some(taken) => _kept_out = Some(taken),
+                None => remove_leftover(planned, &turn, rule),
             }
             opened
         }
@@ -235,6 +236,15 @@ fn who_is_at_work(
     })
 }
 
+/// One of us may have been killed while no package manager was to begin.
+fn remove_leftover(planned: &Planned, turn: &Turn, rule: Option<&Rule>) {
+    let path = rule.map(|rule| rule.mount_point.to_string());
+    let removed = path.map(|path| database::remove_leftover(turn, &planned.root, &path));
+    if let Some(Err(failure)) = removed {
+        warn!("{failure}");
+    }
+}
+
 /// Locks the database where nobody knows what is mounted, unless it may be open as far as is known.
 fn lock_unseen(planned: &Planned, turn: &Turn) {
     let state = state::read().unwrap_or_default();
@@ -294,21 +304,28 @@ fn cover_usr(planned: &Planned, turn: &Turn) -> Result<(), Failed> {
     if !usr.is_some_and(|usr| turn.has_opened(&usr.rule.unit())) {
         return Ok(());
     }
-    let (seen, directory) = seen::look(&planned.root)?;
-    let (Some(usr), Some(directory)) = (seen.usr, directory) else {
-        return Ok(());
-    };
-    let is_bound = || database::self_bind(&planned.root, "/usr");
-    if !usr.is_usr_itself || usr.is_sysext || is_bound()?.is_some() {
-        return Ok(());
-    }
-    let below = if usr.has_submounts {
-        Below::AsItIs
-    } else {
-        Below::Nothing
-    };
     let fail = |error| Failure::new("/usr", "cannot make read-only", error);
-    said("/usr", read_only_bind(&directory, below).map_err(fail)?);
+    let bound = once_more(|| {
+        let (seen, directory) = seen::look(&planned.root)?;
+        let (Some(usr), Some(directory)) = (seen.usr, directory) else {
+            return Ok(None);
+        };
+        let is_bound = || database::self_bind(&planned.root, "/usr");
+        if !usr.is_usr_itself || usr.is_sysext || is_bound()?.is_some() {
+            return Ok(None);
+        }
+        let below = if usr.has_submounts {
+            Below::AsItIs
+        } else {
+            Below::Nothing
+        };
+        let how = read_only_bind(&directory, below).map_err(fail)?;
+        Ok(Some((how, directory)))
+    });
+    let Some((how, directory)) = bound? else {
+        return Ok(());
+    };
+    said("/usr", how);
     record("sync", "/usr", Done::ReadOnly);
     // Below the bind, for whoever takes that away. The bind closes it for everybody but those who write already.
     set_read_only(&directory).map(drop).map_err(|error| {
@@ -346,20 +363,20 @@ fn mount_path(root: &Root, turn: &Turn, mount: &PlannedMount) -> Result<(), Fail
 fn lock(root: &Root, turn: &Turn, rule: &Rule) -> Result<Option<OpenFile>, Failed> {
     let path = rule.mount_point.to_string();
     // A database is followed to where it lies. A path of somebody's own is not: a link may lead to what is never touched.
-    let directory = match rule.role {
+    let directory = || match rule.role {
         Role::Database => root.directory(&path),
         _ => root.directory_itself(&path),
-    }?;
+    };
     // What a link leads to is held to the same rule as what pacman.conf names.
     if rule.role == Role::Database
-        && let Some(real) = directory.as_ref().and_then(path_of)
+        && let Some(real) = directory()?.as_ref().and_then(path_of)
         && let Err(why) = may_be_database(&real)
     {
         return Err(Failed::because(&format_args!(
             "{path}: leads to {real}, and is not locked: it {why}"
         )));
     }
-    let closed = database::close(turn, directory, &path).map_err(|failure| {
+    let closed = once_more(|| database::close(turn, directory()?, &path)).map_err(|failure| {
         failure.with_remedy(
             "let the package manager end, then run /usr/lib/usr-policy/usr-policy-generator sync",
         )

@@ -149,7 +149,7 @@ pub fn cases() -> Result<Vec<Case>> {
                 Suite::Trixie,
                 Layout::whole(),
                 ROOT_LINE,
-                "LABEL=gone\t/var/lib/pacman\text4\trw,nofail,x-systemd.device-timeout=20s\t0 2\n",
+                "LABEL=gone\t/var/lib/pacman\text4\trw,nofail,x-systemd.device-timeout=60s\t0 2\n",
             )?,
             words: STRICT,
             steps: vec![Step {

@@ -66,9 +66,7 @@ fn is_over(system: &System, state: &str, closed: [bool; 2], subjects: &[&str]) {
     let log = sync(system);
     assert!(
         log.contains("<4> /var/lib/pacman/db.lck: sh (pid ")
-            && log.contains(
-                "is changing packages; what is to be closed is closed as soon as it ends\n"
-            ),
+            && log.contains("is changing packages; nothing is closed before it ends\n"),
         "{log}"
     );
     assert_eq!(is_closed(system), [false, false], "{log}");

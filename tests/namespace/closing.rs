@@ -136,12 +136,46 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 does(system, &["unlock"]);
                 system.write(STATE, "manual unlock 1\n");
                 let lock_file = system.path(&format!("{DATABASE}/db.lck"));
-                let mut slow = slow_sync(system, 1).spawn().unwrap();
+                let mut slow = slow_sync(system, 3).spawn().unwrap();
                 becomes("the lock of packages is taken", || lock_file.exists());
                 assert!(!system.is_read_only("/usr"));
                 assert!(slow.wait().unwrap().success());
                 assert_eq!(is_closed(system), [false, true]);
                 assert!(!lock_file.exists());
+            });
+        },
+    ),
+    (
+        "a lock of packages that a killed sync has left in an open database is taken away",
+        || {
+            System::with(&format!("{STRICT} usrpolicy.lock=off"), |system| {
+                sync(system);
+                does(system, &["unlock"]);
+                system.write(STATE, "manual unlock 1\n");
+                let words = [GENERATOR, "sync"];
+                let mut killed = system.with_call("unlinkat", "signal=KILL:when=1", &words);
+                assert!(!killed.status().unwrap().success());
+                let lock_file = system.path(&format!("{DATABASE}/db.lck"));
+                assert!(lock_file.exists());
+                assert_eq!(is_closed(system), [false, true]);
+                sync(system);
+                assert!(!lock_file.exists());
+            });
+        },
+    ),
+    (
+        "who locks the database at the same moment is no error, and it is locked once",
+        || {
+            System::with(STRICT, |system| {
+                let mut late = slow_sync(system, 2).spawn().unwrap();
+                let lock_file = system.path(&format!("{DATABASE}/db.lck"));
+                becomes("the lock of packages is taken", || lock_file.exists());
+                // As PID 1 does for our unit.
+                system.does(&["mount", "-o", "bind,ro", DATABASE, DATABASE]);
+                assert!(late.wait().unwrap().success());
+                assert_eq!(is_closed(system), [true, true]);
+                assert_eq!(system.mounts_at(DATABASE).len(), 1);
+                assert!(!system.log().contains("cannot lock"), "{}", system.log());
             });
         },
     ),
@@ -253,7 +287,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                         && told("/var/own", "writable, since something opened it "),
                     "{report}"
                 );
-                assert!(does(system, &["status"]).contains(", for 0s"));
+                let status = does(system, &["status"]);
+                let mut lines = status.lines();
+                assert!(
+                    lines.any(|line| line.contains("/var/tmp: ") && line.contains(", for ")),
+                    "{status}"
+                );
                 tmpfs(&system.path("/var/tmp"), "mode=1777");
                 becomes("it is on record", || recorded(" follow /var/tmp tmpfs\n"));
             });

@@ -240,7 +240,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 let log = sync(system);
                 assert!(
                     log.starts_with("<4> /var/lib/pacman/db.lck: sh (pid ")
-                        && log.ends_with("is changing packages; what is to be closed is closed as soon as it ends\n"),
+                        && log
+                            .ends_with("is changing packages; nothing is closed before it ends\n"),
                     "{log}"
                 );
                 assert_eq!(is_closed(system), [false, false]);

@@ -65,6 +65,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                     complains_to(system, &["unshare", "--mount"], verb, &complaint);
                     let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
                     complains_to(system, &alone, verb, &complaint);
+                    // Root who may not ask.
+                    let no_ptrace = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
+                    let blind = [&["setpriv"], &no_ptrace[..], &["unshare", "--mount"]].concat();
+                    complains_to(system, &blind, verb, &complaint);
                     if has_other_users() {
                         let complaint = format!(
                             "{verb}: cannot change mounts: Operation not permitted; run it as root"
@@ -74,6 +78,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
                 }
                 assert_eq!(is_closed(system), [true, true]);
                 system.write("/run/systemd/container", "podman");
+                let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
+                let complaint = "unlock: in a container the mounts are its manager's";
+                complains_to(system, &alone, "unlock", complaint);
                 complains(
                     system,
                     &["unlock"],

@@ -217,9 +217,7 @@ fn verified(depth: Depth) -> Result<Verified, Failure> {
     if plan.is_strict() {
         verified.lock = Some(Locked::new(&plan, &observed, verified.time));
     }
-    if plan.mode != Mode::Off {
-        verified.fills = observed.fills;
-    }
+    verified.fills = observed.fills;
     Ok(verified)
 }
 

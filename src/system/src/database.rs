@@ -96,6 +96,17 @@ pub fn close(turn: &Turn, directory: Option<OwnedFd>, path: &str) -> Result<Clos
     })
 }
 
+/// Removes a lock file that one of us has left in an open database.
+///
+/// # Errors
+/// The kernel's, where the database cannot be opened.
+pub fn remove_leftover(_turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
+    if let Some(directory) = root.directory(path)? {
+        PackageLock::remove_leftover(&directory);
+    }
+    Ok(())
+}
+
 /// Opens the database: every bind of it on itself goes, also where a shell has its working directory there.
 ///
 /// # Errors
@@ -105,10 +116,7 @@ pub fn open(turn: &Turn, root: &Root, path: &str) -> Result<(), Failure> {
         uncover_others(&point)?;
     }
     detach_self_binds(turn, root, path)?;
-    if let Some(directory) = root.directory(path)? {
-        PackageLock::remove_leftover(&directory);
-    }
-    Ok(())
+    remove_leftover(turn, root, path)
 }
 
 /// Where a path leads, if the mount there is a bind of what lies below it: ours, or PID 1's of our unit.
@@ -164,8 +172,11 @@ fn cover_others(point: &MountPoint) -> Result<(), Failure> {
         }
         let there = open_point(&mount.mount_point)?;
         read_only_bind(&there, Below::ReadOnly)
-            // One that cannot be bound, MS_UNBINDABLE.
-            .or_else(|_| set_read_only(&there))
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Err(error),
+                // One that cannot be bound, MS_UNBINDABLE.
+                _ => set_read_only(&there),
+            })
             .map_err(fail)?;
     }
 }

@@ -191,7 +191,7 @@ pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<(), Failure> {
 }
 
 /// Takes the mount with an id away that was seen at a path without links, whoever uses it; not what others have mounted on
-/// it since.
+/// it since. The kernel has no lock for that: what is mounted while this runs goes instead.
 ///
 /// # Errors
 /// The kernel's, or `EBUSY` where another mount is there by now.

@@ -144,10 +144,7 @@ fn number(path: &Path) -> Option<u32> {
 /// The directories of all processes, in the order of their numbers.
 #[must_use]
 pub fn numbered() -> Vec<(u32, PathBuf)> {
-    let processes = names(Path::new("/proc"));
-    let mut found: Vec<_> = processes
-        .filter_map(|process| Some((number(&process)?, process)))
-        .collect();
+    let mut found: Vec<_> = processes().collect();
     found.sort_unstable();
     found
 }

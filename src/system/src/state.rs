@@ -152,6 +152,17 @@ impl Turn {
         replace(STATE, &state.text())
     }
 
+    /// Takes the state away, for which there is always room: without one everything is locked, and nothing is open by hand.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn forget(&self) -> Result<(), Failure> {
+        match fs::remove_file(STATE) {
+            Err(error) if !is_missing(&error) => Err(Failure::new(STATE, "cannot remove", error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Records that a unit is open on purpose, before it is unmounted: PID 1 does not mount it again.
     ///
     /// # Errors
@@ -217,17 +228,4 @@ fn open_file(unit: &str) -> String {
 
 fn make_parent(path: &str) -> io::Result<()> {
     Path::new(path).parent().map_or(Ok(()), fs::create_dir_all)
-}
-
-impl Turn {
-    /// Takes the state away, for which there is always room: without one everything is locked, and nothing is open by hand.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn forget(&self) -> Result<(), Failure> {
-        match fs::remove_file(STATE) {
-            Err(error) if !is_missing(&error) => Err(Failure::new(STATE, "cannot remove", error)),
-            _ => Ok(()),
-        }
-    }
 }

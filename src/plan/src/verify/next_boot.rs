@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::judge::Judge;
+use super::undone::way_to_unmask;
 use super::{Generator, Topic, Verdict, rule_of};
 use crate::config;
 use crate::fstab::Fstab;
@@ -170,7 +171,7 @@ impl Judge<'_> {
         // Without a generator the boot has other hands: the scripts of OpenRC.
         if let Generator::Masked(path) = &self.observed.system.generator {
             let what = "stands in place of usr-policy's generator, and is no program: after the next boot or reload nothing locks the database";
-            let remedy = format!("rm {path}");
+            let remedy = way_to_unmask(path);
             self.find(Verdict::Warning, Topic::NextBoot, path, what, remedy);
         }
     }

@@ -46,7 +46,8 @@ impl Judge<'_> {
         let last = events.find(|event| event.path == "/usr")?;
         let is_left_open = last.result == Done::Unlocked
             && self.is_read_only(Role::Usr) == Some(false)
-            && self.observed.follower != Follower::Dead;
+            && self.observed.follower != Follower::Dead
+            && self.observed.system.runs_systemd != Some(false);
         is_left_open.then(|| {
             format!("still open: usr-policy unlock is over, but {who} is changing packages; it is closed as soon as that ends")
         })

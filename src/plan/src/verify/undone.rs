@@ -59,8 +59,8 @@ impl Judge<'_> {
             let writable = self
                 .unit_named("usr.mount")
                 .and_then(|unit| unit.mounts_writable());
-            if let Some(file) = writable
-                .filter(|file| matches!(file.author(), Author::Administrator | Author::Other))
+            if let Some(file) =
+                writable.filter(|file| !matches!(file.author(), Author::Generator | Author::Vendor))
             {
                 return Undone::new(
                     format!("{} mounts it without ro", file.path),
@@ -132,11 +132,7 @@ impl Judge<'_> {
         let none = "systemd finds no generator of usr-policy:";
         match &system.generator {
             Generator::Masked(path) => {
-                let remedy = if path.starts_with(INSTALLED) {
-                    "make install, then boot again".to_string()
-                } else {
-                    format!("rm {path}, then boot again")
-                };
+                let remedy = format!("{}, then boot again", way_to_unmask(path));
                 Some(Undone::new(format!("{none} {path} is no program"), remedy))
             }
             Generator::Missing => Some(Undone::new(
@@ -307,6 +303,15 @@ fn unknown(path: &MountPoint, top: &MountInfo) -> Undone {
 
 /// Where systemd's own and what `make install` puts there lies, with the slash at its end.
 const INSTALLED: &str = "/usr/lib/systemd/";
+
+/// What to do about something that stands in place of the generator.
+pub(super) fn way_to_unmask(path: &str) -> String {
+    if path.starts_with(INSTALLED) {
+        "make install".into()
+    } else {
+        format!("rm {path}")
+    }
+}
 
 /// The stage under which the follower records what it does.
 const FOLLOW: &str = "follow";
