@@ -35,6 +35,9 @@ const MEMORY: u32 = 1024;
 /// changing, and run it for good: the kernel dies of a breakpoint of its own, and only where there are two.
 pub(super) const PROCESSORS: u8 = 2;
 
+/// How long a machine that has switched itself off may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// How often to look whether the machine has stopped.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -149,6 +152,7 @@ impl Qemu<'_> {
             ))
         })?;
         let began = Instant::now();
+        let mut halted = None;
         loop {
             let stopped = child.try_wait().at(log)?;
             // Once more after the end, for the last lines.
@@ -163,6 +167,13 @@ impl Qemu<'_> {
                     return Ok(Ended::ByItself);
                 }
                 return Err(Error::new(format!("{program}: {status}: {}", tail(log, 5))));
+            }
+            if self.kernel.is_none() && uml::has_halted(self.console) {
+                let halted = *halted.get_or_insert_with(Instant::now);
+                if halted.elapsed() > LAST_WORDS {
+                    child.kill().and_then(|()| child.wait()).at(log)?;
+                    return Ok(Ended::ByItself);
+                }
             }
             if began.elapsed() > TIME_LIMIT {
                 child.kill().and_then(|()| child.wait()).at(log)?;

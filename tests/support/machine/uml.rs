@@ -1,6 +1,6 @@
 //! user-mode-linux: a kernel with its disk drivers built in, which starts a root without an initramfs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -28,6 +28,16 @@ pub fn writes(name: &str) -> String {
     format!("{name}.cow")
 }
 
+/// What the kernel says last.
+const HALTED: &[u8] = b"reboot: System halted";
+
+/// Whether the machine has switched itself off. Its process may go on all the same: what a late timer then finds is gone, and
+/// the kernel dies of that without an end.
+pub(super) fn has_halted(console: &Path) -> bool {
+    let text = fs::read(console).unwrap_or_default();
+    text.windows(HALTED.len()).any(|window| window == HALTED)
+}
+
 /// The command that runs a machine: its first two disks are the root and one other, the next are input and output.
 pub(super) fn command(machine: &Qemu<'_>, memory: u32) -> Result<Command> {
     let disk = |(number, name): (usize, &&str)| {
@@ -52,4 +62,25 @@ pub(super) fn command(machine: &Qemu<'_>, memory: u32) -> Result<Command> {
         .stdout(create(machine.console)?)
         .stderr(create(machine.lines)?);
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_halted_when_its_kernel_says_so_whatever_comes_after() {
+        let console = tempfile::NamedTempFile::new().unwrap();
+        for (text, expected) in [
+            ("systemd-shutdown[1]: Powering off.\n", false),
+            (
+                "<0>reboot: System halted\n<0>Kernel panic - not syncing\n",
+                true,
+            ),
+        ] {
+            fs::write(console.path(), text).unwrap();
+            assert_eq!(has_halted(console.path()), expected, "{text}");
+        }
+        assert!(!has_halted(Path::new("/nowhere/console.log")));
+    }
 }
