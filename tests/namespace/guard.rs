@@ -10,6 +10,7 @@ use usr_policy_tests::system::{Follower, System, becomes};
 use crate::STRICT;
 use crate::apply::merge;
 use crate::lock::{DATABASE, does, seen, sync};
+use crate::plan::mount_in_memory;
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (
@@ -43,15 +44,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         || {
             System::with(STRICT, |system| {
                 sync(system);
-                for (path, options) in [
-                    ("/var/tmp", "mode=1777,size=25%,nosuid,nodev"),
-                    (
-                        "/var/cache/pacman",
-                        "mode=0755,size=25%,nosuid,nodev,noexec",
-                    ),
-                ] {
-                    system.does(&["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]);
-                }
+                mount_in_memory(system);
                 let wrong = || {
                     let text = does(system, &["status"]);
                     let keys = ["wrong ", "next "];

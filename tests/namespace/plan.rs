@@ -17,6 +17,11 @@ fn booted(system: &System) {
     generate(system);
     assert_eq!(system.early().0, 0);
     sync(system);
+    mount_in_memory(system);
+}
+
+/// What units of ours mount, with the options that strict has for it.
+pub(crate) fn mount_in_memory(system: &System) {
     for (path, options) in [
         ("/var/tmp", "mode=1777,size=25%,nosuid,nodev"),
         (
